@@ -1,0 +1,1 @@
+"""Python client of sidejudge and its generated gRPC code (`sidejudge.v1`)."""

@@ -1,0 +1,1 @@
+"""Generated from protos/sidejudge/v1; do not edit, run `make generate`."""

@@ -1,0 +1,1 @@
+"""The gRPC face: protobuf in, one domain call, protobuf out."""

@@ -1,0 +1,1 @@
+"""Judges measured on labelled files: accuracy with intervals, cost, report."""

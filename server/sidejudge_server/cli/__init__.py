@@ -1,0 +1,1 @@
+"""The sidejudge command line; a gRPC client except for serve and models."""

@@ -1,0 +1,310 @@
+"""Settings of the sidecar: one frozen tree, read once at start from a TOML file and the environment.
+
+The environment wins over the file. Every problem is named at once. Nothing else in sidejudge reads
+the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = [
+    "ConfigError",
+    "LMSettings",
+    "OptimizationSettings",
+    "ServerSettings",
+    "Settings",
+    "StorageSettings",
+    "default_model_dir",
+    "load_settings",
+]
+
+DEFAULT_MODEL = "local/qwen2.5-coder-1.5b"
+
+
+class ConfigError(Exception):
+    """The configuration is wrong; the message lists every problem with the way out."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(f"- {p}" for p in problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class LMSettings:
+    """How to reach one language model."""
+
+    model: str = DEFAULT_MODEL
+    """DSPy model string, ``provider/model``; ``local/NAME`` is the embedded model of that name."""
+
+    api_key: str | None = field(default=None, repr=False)
+    """Key of the provider; None takes the provider's usual variable, such as OPENAI_API_KEY."""
+
+    base_url: str | None = None
+    """Endpoint; None takes the provider's own. Any OpenAI-compatible endpoint will do."""
+
+    timeout_s: float = 60.0
+    """Seconds that one attempt may take."""
+
+    max_retries: int = 4
+    """Attempts after the first for errors that may pass, with exponential backoff and jitter."""
+
+    max_concurrency: int = 32
+    """Calls in flight at once; further ones wait. The embedded model has one slot whatever this says."""
+
+    logprobs: bool | None = None
+    """Whether the endpoint gives token probabilities; None takes what is known of the provider."""
+
+    input_usd_per_mtok: float | None = None
+    """Price of a million prompt tokens; None takes the built-in price list, if the model is in it."""
+
+    output_usd_per_mtok: float | None = None
+    """Price of a million generated tokens; None as above."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """How the sidecar listens and what it accepts."""
+
+    address: str = "127.0.0.1:50510"
+    """``host:port`` (port 0 takes a free one) or ``unix:/path``. Loopback unless you say otherwise."""
+
+    max_message_bytes: int = 16 * 1024 * 1024
+    """Largest request or answer."""
+
+    max_text_chars: int = 200_000
+    """Largest text field, in characters."""
+
+    default_deadline_s: float = 60.0
+    """Deadline of calls that bring none."""
+
+    drain_s: float = 10.0
+    """How long SIGTERM lets running calls finish."""
+
+    max_pending_evaluations: int = 512
+    """Evaluations in progress at once; further ones are refused with RESOURCE_EXHAUSTED."""
+
+    reflection: bool = True
+    """Whether gRPC reflection is served."""
+
+    log_level: str = "info"
+    """debug, info, warning or error."""
+
+
+@dataclass(frozen=True, slots=True)
+class StorageSettings:
+    """Where and how data is kept."""
+
+    path: Path = Path("sidejudge.duckdb")
+    """The database file; its write-ahead log and high-water mark lie beside it."""
+
+    memory_limit: str = "512MB"
+    """DuckDB's memory limit; a sidecar must not take its default of 80 % of the machine."""
+
+    threads: int = 2
+    """DuckDB's threads."""
+
+    accept_data_loss: bool = False
+    """Start although acknowledged rows are missing after a repair."""
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizationSettings:
+    """How optimizations run."""
+
+    max_workers: int = 1
+    """Runs at once, one process each; further ones wait."""
+
+    min_examples: int = 20
+    """Fewer examples are refused."""
+
+    recommended_examples: int = 50
+    """Fewer examples bring a warning."""
+
+    work_dir: Path | None = None
+    """Where runs keep their call caches; None is ``<database>.runs``."""
+
+    heartbeat_s: float = 15.0
+    """A watcher hears something at least this often."""
+
+    default_lm_calls: int = 20_000
+    """Scales the default number of trials: as many as this many task-model calls allow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings."""
+
+    server: ServerSettings = field(default_factory=ServerSettings)
+    storage: StorageSettings = field(default_factory=StorageSettings)
+    task_lm: LMSettings = field(default_factory=LMSettings)
+    prompt_lm: LMSettings | None = None
+    optimization: OptimizationSettings = field(default_factory=OptimizationSettings)
+    model_dir: Path = field(default_factory=lambda: default_model_dir({}))
+
+
+def default_model_dir(environment: Mapping[str, str]) -> Path:
+    """Return where pulled models are kept: SIDEJUDGE_MODEL_DIR, else the user's cache."""
+    if configured := environment.get("SIDEJUDGE_MODEL_DIR"):
+        return Path(configured)
+    cache = environment.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(cache) / "sidejudge" / "models"
+
+
+# name in the environment -> (section, field); TOML uses [section] field = value.
+_VARIABLES: dict[str, tuple[str, str]] = {
+    "SIDEJUDGE_ADDRESS": ("server", "address"),
+    "SIDEJUDGE_MAX_MESSAGE_BYTES": ("server", "max_message_bytes"),
+    "SIDEJUDGE_MAX_TEXT_CHARS": ("server", "max_text_chars"),
+    "SIDEJUDGE_DEFAULT_DEADLINE_S": ("server", "default_deadline_s"),
+    "SIDEJUDGE_DRAIN_S": ("server", "drain_s"),
+    "SIDEJUDGE_MAX_PENDING_EVALUATIONS": ("server", "max_pending_evaluations"),
+    "SIDEJUDGE_REFLECTION": ("server", "reflection"),
+    "SIDEJUDGE_LOG_LEVEL": ("server", "log_level"),
+    "SIDEJUDGE_DATABASE": ("storage", "path"),
+    "SIDEJUDGE_DUCKDB_MEMORY_LIMIT": ("storage", "memory_limit"),
+    "SIDEJUDGE_DUCKDB_THREADS": ("storage", "threads"),
+    "SIDEJUDGE_ACCEPT_DATA_LOSS": ("storage", "accept_data_loss"),
+    "SIDEJUDGE_MAX_WORKERS": ("optimization", "max_workers"),
+    "SIDEJUDGE_WORK_DIR": ("optimization", "work_dir"),
+    "SIDEJUDGE_HEARTBEAT_S": ("optimization", "heartbeat_s"),
+    "SIDEJUDGE_DEFAULT_LM_CALLS": ("optimization", "default_lm_calls"),
+    **{
+        f"SIDEJUDGE_{prefix}{name.upper()}": (section, name)
+        for prefix, section in (("LM_", "task_lm"), ("PROMPT_LM_", "prompt_lm"))
+        for name in LMSettings.__dataclass_fields__
+        if name != "model"
+    },
+    "SIDEJUDGE_LM": ("task_lm", "model"),
+    "SIDEJUDGE_PROMPT_LM": ("prompt_lm", "model"),
+}
+
+_SECTIONS: dict[str, type] = {
+    "server": ServerSettings,
+    "storage": StorageSettings,
+    "task_lm": LMSettings,
+    "prompt_lm": LMSettings,
+    "optimization": OptimizationSettings,
+}
+
+_POSITIVE = {
+    "max_message_bytes", "max_text_chars", "default_deadline_s", "max_pending_evaluations", "threads",
+    "max_workers", "heartbeat_s", "default_lm_calls", "timeout_s", "max_concurrency",
+}  # fmt: skip
+
+
+def load_settings(
+    path: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Settings:
+    """Read settings from a TOML file and the environment.
+
+    Args:
+        path: A TOML file with the sections server, storage, task_lm, prompt_lm, optimization; None for none.
+        environment: Variables; None takes the process's.
+
+    Raises:
+        ConfigError: Something is wrong; all problems are listed.
+    """
+    environment = os.environ if environment is None else environment
+    problems: list[str] = []
+    values: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
+    _read_file(path, values, problems)
+    for variable, (section, name) in _VARIABLES.items():
+        if environment.get(variable):
+            values[section][name] = environment[variable]
+    known = set(_VARIABLES) | {
+        "SIDEJUDGE_MODEL_DIR",
+        "SIDEJUDGE_CONFIG",
+        "SIDEJUDGE_SERVER",
+    }
+    problems += [
+        f"{name} is not a setting of sidejudge; see the configuration table of the README"
+        for name in environment
+        if name.startswith("SIDEJUDGE_") and name not in known
+    ]
+    built: dict[str, Any] = {}
+    for section, cls in _SECTIONS.items():
+        if section == "prompt_lm" and not values[section].get("model"):
+            if values[section]:
+                problems.append(
+                    "prompt_lm has settings but no model; set SIDEJUDGE_PROMPT_LM"
+                )
+            built[section] = None
+            continue
+        built[section] = _build(section, cls, values[section], problems)
+    if problems:
+        raise ConfigError(problems)
+    return Settings(model_dir=default_model_dir(environment), **built)
+
+
+def _read_file(
+    path: Path | None, values: dict[str, dict[str, Any]], problems: list[str]
+) -> None:
+    if path is None:
+        return
+    try:
+        with path.open("rb") as file:
+            document = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        problems.append(f"{path}: {error}")
+        return
+    for section, content in document.items():
+        if section not in _SECTIONS or not isinstance(content, dict):
+            problems.append(
+                f"{path}: [{section}] is not a section; known: {', '.join(_SECTIONS)}"
+            )
+            continue
+        values[section].update(content)
+
+
+def _build(section: str, cls: type, values: dict[str, Any], problems: list[str]) -> Any:  # noqa: ANN401 - one of five dataclasses
+    fields = cls.__dataclass_fields__
+    arguments: dict[str, Any] = {}
+    for name, raw in values.items():
+        if name not in fields:
+            problems.append(
+                f"{section}.{name} is not a setting; known: {', '.join(fields)}"
+            )
+            continue
+        try:
+            value = _convert(str(fields[name].type), raw)
+        except ValueError as error:
+            problems.append(f"{section}.{name} = {raw!r}: {error}")
+            continue
+        if name in _POSITIVE and not value > 0:
+            problems.append(f"{section}.{name} = {raw!r}: must be greater than 0")
+            continue
+        arguments[name] = value
+    return cls(**arguments)
+
+
+def _convert(annotation: str, raw: object) -> object:
+    """Turn a TOML value or the text of a variable into the field's type."""
+    wanted = annotation.split("|")[0].strip()
+    if wanted == "Path":
+        return Path(str(raw))
+    if wanted == "str":
+        return str(raw)
+    if wanted == "bool":
+        if isinstance(raw, bool):
+            return raw
+        words = {
+            "1": True,
+            "true": True,
+            "yes": True,
+            "0": False,
+            "false": False,
+            "no": False,
+        }
+        if str(raw).lower() not in words:
+            raise ValueError("expected true or false")
+        return words[str(raw).lower()]
+    try:
+        return int(str(raw)) if wanted == "int" else float(str(raw))
+    except ValueError:
+        raise ValueError(f"expected a number ({wanted})") from None

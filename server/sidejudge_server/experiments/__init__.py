@@ -1,0 +1,1 @@
+"""Experiments: assignment of subjects to arms."""

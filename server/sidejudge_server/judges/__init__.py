@@ -1,0 +1,1 @@
+"""Judging: kinds, prompts, decoding, versions, and the evaluation service."""

@@ -1,0 +1,1 @@
+"""The seam to language models: providers, the embedded model, caching, prices."""

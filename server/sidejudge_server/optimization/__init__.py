@@ -1,0 +1,1 @@
+"""Optimization runs: queue, worker processes, search, refit, gate."""

@@ -1,0 +1,1 @@
+"""Training data: feedback to examples, validation, splits, metrics."""

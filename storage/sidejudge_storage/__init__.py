@@ -1,0 +1,1 @@
+"""DuckDB storage of sidejudge: records, migrations, one writer, many readers."""

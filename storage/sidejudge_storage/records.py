@@ -1,0 +1,192 @@
+"""Plain rows of the database, as the rest of sidejudge sees them.
+
+Times are timezone-aware UTC datetimes. Fields named ``*_json`` hold canonical JSON text;
+storage never looks inside. Judge, evaluation, feedback, example and optimization ids are the
+last segment of the resource name (``evaluations/{id}``), without the collection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+__all__ = [
+    "DeploymentRecord",
+    "EvaluationRecord",
+    "ExampleRecord",
+    "FeedbackRecord",
+    "JudgeRecord",
+    "JudgeVersionRecord",
+    "OptimizationEventRecord",
+    "OptimizationRecord",
+    "RequestRecord",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeRecord:
+    """A judge. ``revision`` counts updates from 1 and is what an etag stands for."""
+
+    judge_id: str
+    kind: str
+    display_name: str
+    description: str
+    spec_json: str
+    labels_json: str
+    deployed_version: int
+    built_in: bool
+    deleted: bool
+    revision: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeVersionRecord:
+    """An immutable judge version; ``program_json`` holds instructions, demonstrations and maps."""
+
+    judge_id: str
+    version: int
+    program_json: str
+    origin: str
+    parent_version: int | None
+    optimization_id: str | None
+    data_digest: str | None
+    model: str | None
+    metrics_json: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentRecord:
+    """One line of a judge's deployment history; ``verb`` is create, deploy, rollback or gate."""
+
+    judge_id: str
+    sequence: int
+    version: int
+    previous_version: int | None
+    verb: str
+    author: str
+    reason: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationRecord:
+    """One judged item. ``score`` xor ``verdict`` is set; probabilities are None without logprobs."""
+
+    evaluation_id: str
+    judge_id: str
+    version: int
+    created_at: datetime
+    input_json: str
+    verdict: str | None
+    score: float | None
+    confidence: float | None
+    confidence_source: str
+    p_pass: float | None
+    p_partial: float | None
+    p_fail: float | None
+    score_stddev: float | None
+    reasoning: str
+    suggestions_json: str
+    criterion_scores_json: str
+    model: str
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    lm_calls: int
+    cost_usd: float | None
+    lm_latency_ms: float
+    subject: str
+    group_key: str
+    labels_json: str
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackRecord:
+    """A correction. ``verdict`` xor ``score`` is set; ``source`` is expert, user or downstream."""
+
+    feedback_id: str
+    evaluation_id: str
+    judge_id: str
+    created_at: datetime
+    source: str
+    author: str
+    verdict: str | None
+    score: float | None
+    comment: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleRecord:
+    """A training example, accepted (``rejection`` is None) or not.
+
+    ``content_digest`` is the SHA-256 of the canonical inputs; ``split`` is train, validation or
+    test and None when rejected; ``judged_*`` is what the judge had answered, if it had.
+    """
+
+    example_id: str
+    judge_id: str
+    created_at: datetime
+    origin: str
+    source: str
+    author: str
+    evaluation_id: str | None
+    feedback_id: str | None
+    group_key: str
+    content_digest: str
+    split: str | None
+    input_json: str
+    verdict: str | None
+    score: float | None
+    rationale: str
+    judged_verdict: str | None
+    judged_score: float | None
+    rejection: str | None
+    rejection_detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizationRecord:
+    """A run. ``config_json``, ``decision_json``, ``error_json`` and ``progress_json`` are opaque here."""
+
+    optimization_id: str
+    judge_id: str
+    state: str
+    phase: str
+    config_json: str
+    deploy_if_better: bool
+    baseline_version: int
+    candidate_version: int | None
+    decision_json: str | None
+    error_json: str | None
+    progress_json: str
+    dataset_json: str
+    task_model: str
+    prompt_model: str
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizationEventRecord:
+    """One event of a run; ``sequence`` counts from 1 without gaps within the run."""
+
+    optimization_id: str
+    sequence: int
+    created_at: datetime
+    kind: str
+    payload_json: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """What a request_id was answered with. ``fingerprint`` is a digest of the request."""
+
+    request_id: str
+    method: str
+    fingerprint: str
+    resource_id: str
+    created_at: datetime
