@@ -26,8 +26,54 @@ lock: setup ## Rewrite requirements/ from pyproject.toml
 	$(BIN)/uv pip compile -q pyproject.toml --extra server --extra local --group dev --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 -o requirements/dev.txt
 
 generate: setup ## Rewrite the generated Python code from protos/
-	rm -f $(GEN)/*
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=clients/python --mypy_out=clients/python --grpc_python_out=clients/python --mypy_grpc_out=clients/python $(PROTOS)
-	printf '"""Generated from protos/sidejudge/v1; do not edit, run `make generate`."""\n' > $(GEN)/__init__.py
+	rm -rf $(GEN)
+	$(call protoc,clients/python)
 
-.PHONY: help setup lock generate
+# $(1): the folder that gets sidejudge/v1
+define protoc
+mkdir -p $(1)/sidejudge/v1
+PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos \
+	--python_out=$(1) --mypy_out=quiet:$(1) --grpc_python_out=$(1) --mypy_grpc_out=quiet:$(1) $(PROTOS)
+printf '"""Generated from protos/sidejudge/v1; do not edit, run `make generate`."""\n' > $(1)/sidejudge/v1/__init__.py
+endef
+
+check-generated: setup ## Fail if the generated code is not what protos/ gives
+	rm -rf build/generated
+	$(call protoc,build/generated)
+	diff -r -x __pycache__ build/generated/sidejudge/v1 $(GEN) || { echo "generated code drifted: run 'make generate' and commit"; exit 1; }
+
+lint: setup ## buf, ruff, mypy, import-linter
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup ## Put code and protos in the house format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/buf format -w --path protos/sidejudge
+
+pytest: setup ## Tests alone; PYTEST_ARGS adds arguments
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test: check-generated lint pytest ## All checks: what CI runs
+
+test-duckdb-1.5: setup ## Storage tests on the older DuckDB line that files must stay readable for
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --target build/duckdb-1.5 --no-deps duckdb==1.5.5
+	PYTHONPATH=build/duckdb-1.5 $(BIN)/python -m pytest tests/storage $(PYTEST_ARGS)
+
+demo: setup ## The whole loop with the embedded model: judge, correct, optimise, deploy
+	OMP_WAIT_POLICY=passive $(BIN)/sidejudge demo $(DEMO_ARGS)
+
+bench: setup ## Speed and memory against bare operations
+	$(BIN)/python -m bench.speed $(BENCH_ARGS)
+
+audit: setup ## Known vulnerabilities in the locked dependencies
+	$(BIN)/pip-audit --require-hashes --disable-pip -r requirements/server.txt
+
+clean: ## Remove what make made
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+.PHONY: help setup lock generate check-generated lint format pytest test test-duckdb-1.5 demo bench audit clean

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -193,9 +193,25 @@ _SECTIONS: dict[str, type] = {
 }
 
 _POSITIVE = {
-    "max_message_bytes", "max_text_chars", "default_deadline_s", "max_pending_evaluations", "threads",
-    "max_workers", "heartbeat_s", "default_lm_calls", "timeout_s", "max_concurrency",
-}  # fmt: skip
+    "max_message_bytes",
+    "max_text_chars",
+    "default_deadline_s",
+    "max_pending_evaluations",
+    "threads",
+    "max_workers",
+    "heartbeat_s",
+    "default_lm_calls",
+    "timeout_s",
+    "max_concurrency",
+}
+_NOT_NEGATIVE = {
+    "max_retries",
+    "drain_s",
+    "min_examples",
+    "recommended_examples",
+    "input_usd_per_mtok",
+    "output_usd_per_mtok",
+}
 
 
 def load_settings(
@@ -263,29 +279,40 @@ def _read_file(
 
 
 def _build(section: str, cls: type, values: dict[str, Any], problems: list[str]) -> Any:  # noqa: ANN401 - one of five dataclasses
-    fields = cls.__dataclass_fields__
+    types = {f.name: str(f.type) for f in fields(cls)}
     arguments: dict[str, Any] = {}
     for name, raw in values.items():
-        if name not in fields:
+        if name not in types:
             problems.append(
-                f"{section}.{name} is not a setting; known: {', '.join(fields)}"
+                f"{section}.{name} is not a setting; known: {', '.join(types)}"
             )
             continue
         try:
-            value = _convert(str(fields[name].type), raw)
+            value = _convert(types[name], raw)
         except ValueError as error:
             problems.append(f"{section}.{name} = {raw!r}: {error}")
             continue
-        if name in _POSITIVE and not value > 0:
-            problems.append(f"{section}.{name} = {raw!r}: must be greater than 0")
+        if problem := _range_problem(name, value):
+            problems.append(f"{section}.{name} = {raw!r}: {problem}")
             continue
         arguments[name] = value
     return cls(**arguments)
 
 
+def _range_problem(name: str, value: object) -> str:
+    """Say what is wrong with a number, or nothing. NaN fails both comparisons."""
+    if not isinstance(value, int | float):
+        return ""
+    if name in _POSITIVE and not value > 0:
+        return "must be greater than 0"
+    if name in _NOT_NEGATIVE and not value >= 0:
+        return "must not be negative"
+    return ""
+
+
 def _convert(annotation: str, raw: object) -> object:
     """Turn a TOML value or the text of a variable into the field's type."""
-    wanted = annotation.split("|")[0].strip()
+    wanted = annotation.split("|", maxsplit=1)[0].strip()
     if wanted == "Path":
         return Path(str(raw))
     if wanted == "str":
