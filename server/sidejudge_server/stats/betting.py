@@ -1,0 +1,231 @@
+"""Evidence that stays valid however often one looks: e-values and confidence sequences.
+
+An e-value is the wealth of a gambler who bets against a hypothesis at fair odds. If the
+hypothesis holds, wealth of 1/alpha or more is ever reached with probability at most alpha
+(Ville), so looking after every sample is free. All functions here are pure functions of counts
+or of a set of values: no order, no hidden state, the same after a restart. They return natural
+logarithms, because wealth overflows.
+
+Sources: sign test, the beta mixture of Robbins 1970; bounded means, the mixture of fixed bets in
+the style of Waudby-Smith and Ramdas, JRSS B 86 (2024), but with constant bet fractions, so that
+the result does not depend on the order of the samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, special
+
+from sidejudge_server.stats.outcome import CannotSay, Interval
+
+__all__ = [
+    "BET_FRACTIONS",
+    "anytime_p",
+    "betting_interval",
+    "betting_interval_of_counts",
+    "betting_log_e",
+    "betting_log_e_of_counts",
+    "sign_log_e",
+    "sign_log_e_new_better",
+]
+
+Alternative = Literal["two-sided", "greater"]
+_Floats = NDArray[np.float64]
+
+_POSITIVE = np.exp(np.linspace(math.log(0.02), math.log(0.95), 15))
+# Small fractions notice small effects late, large ones large effects early; half on each side.
+BET_FRACTIONS: tuple[float, ...] = (*(-_POSITIVE[::-1]).tolist(), *_POSITIVE.tolist())
+
+# Nearest to +-1 that an end of a confidence sequence is looked for; beyond it counts as +-1.
+_EDGE = 1e-12
+
+
+def sign_log_e(wins: int, losses: int, *, prior: float = 1.0) -> float:
+    """Return ln E against "a discordant pair is a fair coin", two-sided.
+
+    Args:
+        wins: Discordant pairs for the new one.
+        losses: Discordant pairs against it.
+        prior: Both parameters of the Beta prior on P(win); larger looks for smaller effects.
+
+    Returns:
+        Natural logarithm; 0 without discordant pairs: no evidence either way.
+
+    Raises:
+        ValueError: A count is negative or the prior is not positive.
+    """
+    _check_sign(wins, losses, prior)
+    log_e = (
+        (wins + losses) * math.log(2)
+        + special.betaln(prior + wins, prior + losses)
+        - special.betaln(prior, prior)
+    )
+    return float(log_e)
+
+
+def sign_log_e_new_better(wins: int, losses: int, *, prior: float = 1.0) -> float:
+    """Return ln E against "the new one wins at most half of the discordant pairs".
+
+    The prior is that of `sign_log_e`, truncated to P(win) > 1/2.
+
+    Returns:
+        Natural logarithm; 0 without discordant pairs.
+
+    Raises:
+        ValueError: A count is negative or the prior is not positive.
+    """
+    _check_sign(wins, losses, prior)
+    # P(Beta(prior + wins, prior + losses) > 1/2), from the side without cancellation.
+    upper = float(special.betainc(prior + losses, prior + wins, 0.5))
+    if upper > 0:
+        return sign_log_e(wins, losses, prior=prior) + math.log(2 * upper)
+    return -math.inf  # underflow: so many more losses that no wealth is left
+
+
+def betting_log_e(
+    values: Sequence[float],
+    *,
+    mean: float = 0.0,
+    alternative: Alternative = "two-sided",
+) -> float:
+    """Return ln E of bounded differences against a mean.
+
+    Args:
+        values: Differences within -1..1.
+        mean: The hypothesis: the mean equals this ("two-sided") or is at most this ("greater");
+            in (-1, 1).
+        alternative: Which of the two.
+
+    Returns:
+        Natural logarithm; 0 without values.
+
+    Raises:
+        ValueError: A value or the mean is out of range or not a number.
+    """
+    points, weights = _checked(values)
+    return _log_e(points, weights, mean=_checked_mean(mean), alternative=alternative)
+
+
+def betting_log_e_of_counts(
+    wins: int,
+    losses: int,
+    *,
+    ties: int,
+    mean: float = 0.0,
+    alternative: Alternative = "two-sided",
+) -> float:
+    """Return ln E as `betting_log_e` does, of +1 for each win, -1 for each loss, 0 for each tie."""
+    points, weights = _counted(wins, losses, ties)
+    return _log_e(points, weights, mean=_checked_mean(mean), alternative=alternative)
+
+
+def betting_interval(
+    values: Sequence[float], *, alpha: float = 0.05
+) -> Interval | CannotSay:
+    """Return the confidence sequence of the mean of bounded differences.
+
+    It covers the mean at all sample sizes at once with probability at least 1 - alpha.
+
+    Args:
+        values: Differences within -1..1.
+        alpha: One minus the coverage, in (0, 1).
+
+    Returns:
+        All means whose e-value is below 1/alpha, which is an interval because the wealth of
+        every bet is convex in the mean; `CannotSay` without values.
+
+    Raises:
+        ValueError: A value is out of range or not a number.
+    """
+    points, weights = _checked(values)
+    return _interval(points, weights, alpha=alpha)
+
+
+def betting_interval_of_counts(
+    wins: int, losses: int, *, ties: int, alpha: float = 0.05
+) -> Interval | CannotSay:
+    """Return the confidence sequence as `betting_interval` does, from counts of pairs."""
+    points, weights = _counted(wins, losses, ties)
+    return _interval(points, weights, alpha=alpha)
+
+
+def anytime_p(log_e: float) -> float:
+    """Return min(1, 1/E): a p-value that stays valid when looked at repeatedly."""
+    return math.exp(-max(0.0, log_e))
+
+
+def _log_e(
+    points: _Floats, weights: _Floats, *, mean: float, alternative: Alternative
+) -> float:
+    fractions = np.asarray(
+        BET_FRACTIONS if alternative == "two-sided" else _POSITIVE, dtype=float
+    )[:, None]
+    # 1 + lambda (d - mean) with lambda = f/(1+mean) or f/(1-mean), written without the
+    # difference that loses digits near the ends.
+    odds = np.where(fractions > 0, (1 + points) / (1 + mean), (1 - points) / (1 - mean))
+    size = np.abs(fractions)
+    log_wealth = (np.log1p(-size + size * odds) * weights).sum(axis=1)
+    return float(special.logsumexp(log_wealth) - math.log(len(log_wealth)))
+
+
+def _interval(
+    points: _Floats, weights: _Floats, *, alpha: float
+) -> Interval | CannotSay:
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must be in (0, 1): {alpha}")
+    total = float(weights.sum())
+    if total == 0:
+        return CannotSay("no pairs: the mean difference may be anything")
+    limit = -math.log(alpha)
+
+    def excess(mean: float) -> float:
+        return _log_e(points, weights, mean=mean, alternative="two-sided") - limit
+
+    # At the sample mean every bet has lost, so this is inside (Jensen).
+    inside = float((points * weights).sum() / total)
+    return Interval(
+        _end(excess, inside=inside, edge=-1.0), _end(excess, inside=inside, edge=1.0)
+    )
+
+
+def _end(excess: Callable[[float], float], *, inside: float, edge: float) -> float:
+    """Return where ``excess`` turns positive between ``inside`` and +-1, or +-1."""
+    nearly = edge * (1 - _EDGE)
+    if abs(inside) >= 1 - _EDGE:
+        if inside * edge > 0:
+            return edge
+        inside = -nearly
+    if excess(nearly) <= 0:
+        return edge
+    return float(optimize.brentq(excess, inside, nearly, xtol=1e-12, rtol=1e-14))
+
+
+def _checked(values: Sequence[float]) -> tuple[_Floats, _Floats]:
+    points = np.asarray(values, dtype=float)
+    if not (np.abs(points) <= 1).all():  # also refuses NaN
+        raise ValueError("differences must be numbers within -1..1")
+    return points, np.ones_like(points)
+
+
+def _checked_mean(mean: float) -> float:
+    if not -1 < mean < 1:
+        raise ValueError(f"the mean must be in (-1, 1): {mean}")
+    return mean
+
+
+def _counted(wins: int, losses: int, ties: int) -> tuple[_Floats, _Floats]:
+    if min(wins, losses, ties) < 0:
+        raise ValueError(f"counts must not be negative: {wins}, {losses}, {ties}")
+    return np.array([1.0, -1.0, 0.0]), np.array([wins, losses, ties], dtype=float)
+
+
+def _check_sign(wins: int, losses: int, prior: float) -> None:
+    if wins < 0 or losses < 0:
+        raise ValueError(f"counts must not be negative: {wins}, {losses}")
+    if not prior > 0:
+        raise ValueError(f"the prior must be positive: {prior}")

@@ -1,0 +1,147 @@
+"""E-values and confidence sequences agree with the definitions and hold under peeking."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidejudge_server.stats import betting
+from sidejudge_server.stats.outcome import CannotSay
+from tests.stats.vectors import load
+
+
+def test_sign_e_value_agrees_with_the_vectors():
+    """Beta-binomial sign test, two-sided and one-sided."""
+    vectors = load("evalue_sign_betabinomial")
+    for case, expected in vectors.cases:
+        counts = case["wins"], case["losses"]
+        assert betting.sign_log_e(*counts, prior=case["a"]) == pytest.approx(
+            expected["log_e_two_sided"], abs=vectors.tolerance
+        )
+        assert betting.sign_log_e_new_better(*counts, prior=case["a"]) == pytest.approx(
+            expected["log_e_one_sided_wins"], abs=vectors.tolerance
+        )
+
+
+def test_betting_mixture_agrees_with_the_vectors():
+    """Mixture of constant bets against a mean."""
+    vectors = load("evalue_betting_mixture")
+    for case, expected in vectors.cases:
+        assert pytest.approx(case["bet_fractions"]) == betting.BET_FRACTIONS
+        got = betting.betting_log_e(case["d"], mean=case["m"])
+        assert got == pytest.approx(expected["log_e_mixture"], abs=vectors.tolerance)
+
+
+def test_confidence_sequence_agrees_with_the_vectors():
+    """Interval and e-values of win, loss and tie counts."""
+    vectors = load("cs_paired_betting_mixture")
+    for case, expected in vectors.cases:
+        wins, losses, ties = case["wins"], case["losses"], case["ties"]
+        got = betting.betting_interval_of_counts(
+            wins, losses, ties=ties, alpha=case["alpha"]
+        )
+        assert got.low == pytest.approx(expected["lower"], abs=vectors.tolerance)
+        assert got.high == pytest.approx(expected["upper"], abs=vectors.tolerance)
+        for key, mean, alternative in (
+            ("log_e_at_zero", 0.0, "two-sided"),
+            ("log_e_mean_gt_0", 0.0, "greater"),
+            ("log_e_mean_gt_0_05", 0.05, "greater"),
+        ):
+            e = betting.betting_log_e_of_counts(
+                wins, losses, ties=ties, mean=mean, alternative=alternative
+            )
+            assert e == pytest.approx(expected[key], abs=vectors.tolerance)
+
+
+def test_sign_e_value_of_five_wins():
+    """2^5 B(6,1)/B(1,1) = 32/6 two-sided; truncated to wins 2 (1 - 2^-6) times that."""
+    assert math.exp(betting.sign_log_e(5, 0)) == pytest.approx(32 / 6)
+    assert math.exp(betting.sign_log_e_new_better(5, 0)) == pytest.approx(
+        32 / 6 * 2 * (63 / 64)
+    )
+
+
+def test_confidence_sequence_of_a_known_case():
+    """12 wins, 2 losses, 86 ties at 95 %: computed independently at high precision."""
+    got = betting.betting_interval_of_counts(12, 2, ties=86)
+    assert got.low == pytest.approx(-0.02242348365, abs=1e-9)
+    assert got.high == pytest.approx(0.23879570719, abs=1e-9)
+
+
+@given(
+    st.lists(st.sampled_from([-1.0, -0.4, 0.0, 0.25, 1.0]), min_size=1, max_size=40),
+    st.randoms(use_true_random=False),
+)
+@settings(max_examples=40, deadline=None)
+def test_order_does_not_matter(values, random):
+    """The same values in another order are the same evidence."""
+    shuffled = list(values)
+    random.shuffle(shuffled)
+    assert betting.betting_log_e(shuffled) == pytest.approx(
+        betting.betting_log_e(values), abs=1e-9
+    )
+
+
+@given(
+    st.integers(0, 60), st.integers(0, 60), st.integers(0, 200), st.floats(0.01, 0.5)
+)
+@settings(max_examples=25, deadline=None)
+def test_interval_is_where_the_e_value_is_below_one_over_alpha(
+    wins, losses, ties, alpha
+):
+    """Ends within +-1 have E = 1/alpha, and the sample mean is always inside."""
+    got = betting.betting_interval_of_counts(wins, losses, ties=ties, alpha=alpha)
+    total = wins + losses + ties
+    if total == 0:
+        assert isinstance(got, CannotSay)
+        return
+    assert (wins - losses) / total in got
+    for end in (got.low, got.high):
+        if abs(end) < 1:
+            e = betting.betting_log_e_of_counts(wins, losses, ties=ties, mean=end)
+            assert e == pytest.approx(-math.log(alpha), abs=1e-5)
+
+
+def test_all_wins_reach_the_end_of_the_range():
+    """A mean of 1 cannot be excluded by wins alone; 0 can."""
+    got = betting.betting_interval_of_counts(30, 0, ties=0)
+    assert got.high == 1.0
+    assert got.low > 0.5
+
+
+def test_no_evidence_is_one():
+    """E starts at 1, and its anytime p is 1 only because nothing was seen."""
+    assert betting.sign_log_e(0, 0) == pytest.approx(0)
+    assert betting.betting_log_e([]) == pytest.approx(0)
+    assert betting.anytime_p(-3.0) == 1.0
+    assert betting.anytime_p(math.log(20)) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("values", [[1.01], [float("nan")], [float("-inf")]])
+def test_values_out_of_range_are_refused(values):
+    """A bet on a value outside -1..1 could lose more than all."""
+    with pytest.raises(ValueError, match="within"):
+        betting.betting_log_e(values)
+
+
+@pytest.mark.slow
+def test_peeking_after_every_pair_keeps_the_level():
+    """Under no difference E reaches 20 in at most 5 % of streams; a repeated z-test does not hold."""
+    rng = np.random.default_rng(20261)
+    streams, length = 2000, 500
+    won = rng.random((streams, length)) < 0.5
+    wins = won.cumsum(axis=1)
+    n = np.arange(1, length + 1)
+    table = np.full((length + 1, length + 1), -np.inf)
+    for w, k in {(int(w), int(k)) for row in wins for w, k in zip(row, n, strict=True)}:
+        table[w, k - w] = betting.sign_log_e(w, k - w)
+    e = table[wins, n - wins]
+    rate = float((e.max(axis=1) >= math.log(20)).mean())
+    standard_error = (0.05 * 0.95 / streams) ** 0.5
+    assert 0 < rate <= 0.05 + 3 * standard_error
+    z = np.abs(2 * wins - n) / np.sqrt(n)
+    assert float((z[:, 9:].max(axis=1) >= 1.96).mean()) > 0.25
