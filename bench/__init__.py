@@ -1,0 +1,1 @@
+"""Benchmarks: figures with the bare operations beside them, measured in one run."""
