@@ -1,0 +1,154 @@
+"""What the stand-in says: a pure function of the messages.
+
+The text of the last user message decides:
+
+- ``p(yes)=0.83`` and ``p(partly)=0.1`` set the probabilities of the verdicts, the rest is no;
+- ``p(yes|WORD)=0.9`` holds instead when WORD is in the system message, so that one prompt can
+  be made better than another; the same goes for ``p(partly|WORD)`` and ``grade|WORD``;
+- ``grade=4.2`` sets the mean of the grades;
+- else a SHA-256 of the message decides.
+
+Which of verdict, grade, DSPy fields or plain sentence is asked for is read off the prompt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from dataclasses import dataclass
+
+__all__ = ["Answer", "answer"]
+
+_PROBABILITY = re.compile(r"p\((yes|partly)(?:\|(\w+))?\)\s*=\s*([01]?\.?\d+)")
+_GRADE = re.compile(r"\bgrade(?:\|(\w+))?\s*=\s*([1-5](?:\.\d+)?)")
+_YES = re.compile(r"\byes\b", re.IGNORECASE)
+_NO = re.compile(r"\bno\b", re.IGNORECASE)
+_PARTLY = re.compile(r"\bpartly\b", re.IGNORECASE)
+_DIGITS = re.compile(r"\b1\s*(?:to|and|through|-|\u2013|\.\.)\s*5\b|\b1, 2, 3, 4")
+_DSPY_FIELD = re.compile(r"`\[\[ ## (\w+) ## \]\]`")
+_DSPY_REQUEST = "Respond with the corresponding output fields"
+_TAIL = 400
+_SHORT = 400
+
+_SENTENCES = (
+    "Judge carefully whether every part of the task is met; answer yes only if it is.",
+    "Answer yes only if each statement is supported, partly if some are, and no if none is.",
+    "Be strict: look for what is wrong before you answer yes or no.",
+    "Compare the artifact with the task step by step, then answer yes or no.",
+    "Read the task first, list what it needs, and answer no if one need is unmet.",
+    "Weigh what a domain expert would object to, then answer yes or no.",
+    "Ignore style and length; answer yes only if the substance is right.",
+    "Decide literally by the wording of the question and answer yes or no.",
+)
+_REASONS = (
+    "The statement follows from what was given.",
+    "One part of the task is not covered.",
+    "Nothing in the input contradicts it.",
+    "The main point is addressed and the details agree.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A text whose first token had alternatives with these probabilities (none: certain)."""
+
+    text: str
+    alternatives: tuple[tuple[str, float], ...] = ()
+
+
+def answer(messages: list[dict[str, str]]) -> Answer:
+    """Answer a chat."""
+    last = messages[-1]["content"]
+    system = messages[0]["content"] if messages[0]["role"] == "system" else ""
+    seed = hashlib.sha256(last.encode()).digest()
+    if _DSPY_REQUEST in last:
+        return Answer(_dspy_fields(last, seed))
+    if _is_follow_up(messages):
+        return Answer(_reason(seed))
+    asked = system + "\n" + last[-_TAIL:]
+    # A prompt that says nothing of its labels but steers them still gets what it steers.
+    graded = _DIGITS.search(asked) or (_GRADE.search(last) and not _asks_verdict(asked))
+    if graded:
+        return _grade(last, system, asked, seed)
+    if _asks_verdict(asked) or _PROBABILITY.search(last):
+        return _verdict(last, system, asked, seed)
+    return Answer(_sentence(seed))
+
+
+def _is_follow_up(messages: list[dict[str, str]]) -> bool:
+    """Tell whether a short question without tagged input follows an answer of the model."""
+    last = messages[-1]["content"]
+    return (
+        len(messages) > 2
+        and messages[-2]["role"] == "assistant"
+        and len(last) < _SHORT
+        and "</" not in last
+        and not _asks_verdict(last)
+        and not _DIGITS.search(last)
+        and not _PROBABILITY.search(last)
+        and not _GRADE.search(last)
+    )
+
+
+def _asks_verdict(text: str) -> bool:
+    return _YES.search(text) is not None and _NO.search(text) is not None
+
+
+def _verdict(last: str, system: str, asked: str, seed: bytes) -> Answer:
+    given = {
+        label: value
+        for label, word, value in _PROBABILITY.findall(last)[::-1]
+        if not word
+    } | {
+        label: value
+        for label, word, value in _PROBABILITY.findall(last)[::-1]
+        if word and word in system
+    }
+    if given:
+        passed, partly = float(given.get("yes", 0.0)), float(given.get("partly", 0.0))
+    else:
+        passed = seed[0] / 255
+        partly = (1 - passed) * seed[1] / 255 if _PARTLY.search(asked) else 0.0
+    probabilities = [("yes", passed), ("no", max(0.0, 1.0 - passed - partly))]
+    if _PARTLY.search(asked) or partly:
+        probabilities.insert(1, ("partly", partly))
+    return _labelled(probabilities, asked, seed)
+
+
+def _grade(last: str, system: str, asked: str, seed: bytes) -> Answer:
+    found = _GRADE.findall(last)
+    steered = [value for word, value in found if word and word in system]
+    plain = [value for word, value in found if not word]
+    mean = float((steered + plain)[0]) if steered or plain else 1 + 4 * seed[0] / 255
+    low = min(4, math.floor(mean))
+    share = mean - low
+    grades = [(str(low), 1 - share), (str(low + 1), share)]
+    return _labelled(grades, asked, seed)
+
+
+def _labelled(
+    probabilities: list[tuple[str, float]], asked: str, seed: bytes
+) -> Answer:
+    ranked = tuple(sorted(probabilities, key=lambda p: -p[1]))
+    label, probability = ranked[0]
+    lines = [label]
+    if "Confidence" in asked or "confidence:" in asked:
+        lines.append(f"Confidence: {round(100 * probability)}%")
+    lines.append(_reason(seed))
+    return Answer("\n".join(lines), ranked)
+
+
+def _dspy_fields(last: str, seed: bytes) -> str:
+    tail = last[last.rindex(_DSPY_REQUEST) :]
+    names = [name for name in _DSPY_FIELD.findall(tail) if name != "completed"]
+    sections = [f"[[ ## {name} ## ]]\n{_sentence(seed)}" for name in names]
+    return "\n\n".join([*sections, "[[ ## completed ## ]]"])
+
+
+def _sentence(seed: bytes) -> str:
+    return _SENTENCES[seed[2] % len(_SENTENCES)]
+
+
+def _reason(seed: bytes) -> str:
+    return _REASONS[seed[3] % len(_REASONS)]
