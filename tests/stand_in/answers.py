@@ -17,6 +17,7 @@ import hashlib
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 __all__ = ["Answer", "answer"]
 
@@ -66,14 +67,25 @@ def answer(messages: list[dict[str, str]]) -> Answer:
         return Answer(_dspy_fields(last, seed))
     if _is_follow_up(messages):
         return Answer(_reason(seed))
-    asked = system + "\n" + last[-_TAIL:]
+    asked = _asked(system) | _asked(last[-_TAIL:])
     # A prompt that says nothing of its labels but steers them still gets what it steers.
-    graded = _DIGITS.search(asked) or (_GRADE.search(last) and not _asks_verdict(asked))
-    if graded:
+    if "grade" in asked or (_GRADE.search(last) and "verdict" not in asked):
         return _grade(last, system, asked, seed)
-    if _asks_verdict(asked) or _PROBABILITY.search(last):
+    if "verdict" in asked or _PROBABILITY.search(last):
         return _verdict(last, system, asked, seed)
     return Answer(_sentence(seed))
+
+
+@lru_cache(maxsize=256)  # a judge's system message comes again and again
+def _asked(text: str) -> frozenset[str]:
+    """Return which of verdict, partly, grade and confidence a text asks for."""
+    asked = {
+        "verdict": _YES.search(text) and _NO.search(text),
+        "partly": _PARTLY.search(text),
+        "grade": _DIGITS.search(text),
+        "confidence": "Confidence" in text or "confidence:" in text,
+    }
+    return frozenset(name for name, found in asked.items() if found)
 
 
 def _is_follow_up(messages: list[dict[str, str]]) -> bool:
@@ -84,39 +96,28 @@ def _is_follow_up(messages: list[dict[str, str]]) -> bool:
         and messages[-2]["role"] == "assistant"
         and len(last) < _SHORT
         and "</" not in last
-        and not _asks_verdict(last)
-        and not _DIGITS.search(last)
+        and not _asked(last)
         and not _PROBABILITY.search(last)
         and not _GRADE.search(last)
     )
 
 
-def _asks_verdict(text: str) -> bool:
-    return _YES.search(text) is not None and _NO.search(text) is not None
-
-
-def _verdict(last: str, system: str, asked: str, seed: bytes) -> Answer:
-    given = {
-        label: value
-        for label, word, value in _PROBABILITY.findall(last)[::-1]
-        if not word
-    } | {
-        label: value
-        for label, word, value in _PROBABILITY.findall(last)[::-1]
-        if word and word in system
-    }
+def _verdict(last: str, system: str, asked: frozenset[str], seed: bytes) -> Answer:
+    found = _PROBABILITY.findall(last)[::-1]
+    given = {label: value for label, word, value in found if not word}
+    given |= {label: value for label, word, value in found if word and word in system}
     if given:
         passed, partly = float(given.get("yes", 0.0)), float(given.get("partly", 0.0))
     else:
         passed = seed[0] / 255
-        partly = (1 - passed) * seed[1] / 255 if _PARTLY.search(asked) else 0.0
+        partly = (1 - passed) * seed[1] / 255 if "partly" in asked else 0.0
     probabilities = [("yes", passed), ("no", max(0.0, 1.0 - passed - partly))]
-    if _PARTLY.search(asked) or partly:
+    if "partly" in asked or partly:
         probabilities.insert(1, ("partly", partly))
     return _labelled(probabilities, asked, seed)
 
 
-def _grade(last: str, system: str, asked: str, seed: bytes) -> Answer:
+def _grade(last: str, system: str, asked: frozenset[str], seed: bytes) -> Answer:
     found = _GRADE.findall(last)
     steered = [value for word, value in found if word and word in system]
     plain = [value for word, value in found if not word]
@@ -128,12 +129,12 @@ def _grade(last: str, system: str, asked: str, seed: bytes) -> Answer:
 
 
 def _labelled(
-    probabilities: list[tuple[str, float]], asked: str, seed: bytes
+    probabilities: list[tuple[str, float]], asked: frozenset[str], seed: bytes
 ) -> Answer:
     ranked = tuple(sorted(probabilities, key=lambda p: -p[1]))
     label, probability = ranked[0]
     lines = [label]
-    if "Confidence" in asked or "confidence:" in asked:
+    if "confidence" in asked:
         lines.append(f"Confidence: {round(100 * probability)}%")
     lines.append(_reason(seed))
     return Answer("\n".join(lines), ranked)

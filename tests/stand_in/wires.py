@@ -6,6 +6,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from tests.stand_in.answers import Answer
@@ -55,47 +56,45 @@ def openai_body(
     generated = generate(
         answer, max_tokens=max_tokens, stop=[stop] if isinstance(stop, str) else stop
     )
-    choice: dict[str, Any] = {
-        "index": 0,
-        "message": {"role": "assistant", "content": generated.text},
-        "finish_reason": generated.finish_reason,
-        "logprobs": None,
-    }
-    if request.get("logprobs"):
-        top = request.get("top_logprobs", 0)
-        choice["logprobs"] = {"content": _logprobs(generated.tokens, answer, top)}
     output_tokens = len(generated.tokens)
-    return json.dumps(
-        {
-            "id": "chatcmpl-stand-in",
-            "object": "chat.completion",
-            "created": 0,
-            "model": request["model"],
-            "choices": [choice],
-            "usage": {
-                "prompt_tokens": prompt_tokens,
-                "completion_tokens": output_tokens,
-                "total_tokens": prompt_tokens + output_tokens,
-                "prompt_tokens_details": {"cached_tokens": cached_tokens},
-            },
-        }
-    ).encode()
+    body = {
+        "id": "chatcmpl-stand-in",
+        "object": "chat.completion",
+        "created": 0,
+        "model": request["model"],
+        "usage": {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": output_tokens,
+            "total_tokens": prompt_tokens + output_tokens,
+            "prompt_tokens_details": {"cached_tokens": cached_tokens},
+        },
+    }
+    logprobs = "null"
+    if request.get("logprobs"):
+        logprobs = _logprobs(generated.tokens, answer, request.get("top_logprobs", 0))
+    # Joined by hand: encoding a dictionary for each token would be most of the work.
+    choice = (
+        f'{{"index":0,"message":{{"role":"assistant","content":{json.dumps(generated.text)}}},'
+        f'"finish_reason":"{generated.finish_reason}","logprobs":{logprobs}}}'
+    )
+    return f'{json.dumps(body)[:-1]},"choices":[{choice}]}}'.encode()
 
 
-def _logprobs(tokens: list[str], answer: Answer, top: int) -> list[dict[str, Any]]:
-    content = [_certain(token, top) for token in tokens]
+def _logprobs(tokens: list[str], answer: Answer, top: int) -> str:
+    content = [_certain(token, top > 0) for token in tokens]
     if content and answer.alternatives:
         ranked = [
             {"token": token, "logprob": math.log(p) if p > 0 else _IMPOSSIBLE}
             for token, p in answer.alternatives
         ]
-        content[0] = {**ranked[0], "top_logprobs": ranked[:top]}
-    return content
+        content[0] = json.dumps({**ranked[0], "top_logprobs": ranked[:top]})
+    return f'{{"content":[{",".join(content)}]}}'
 
 
-def _certain(token: str, top: int) -> dict[str, Any]:
-    alternatives = [{"token": token, "logprob": 0.0}] if top else []
-    return {"token": token, "logprob": 0.0, "top_logprobs": alternatives}
+@lru_cache(maxsize=4096)
+def _certain(token: str, alternatives: bool) -> str:
+    entry = {"token": token, "logprob": 0.0}
+    return json.dumps({**entry, "top_logprobs": [entry] if alternatives else []})
 
 
 def anthropic_messages(request: dict[str, Any]) -> list[dict[str, str]]:
