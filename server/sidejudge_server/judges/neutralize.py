@@ -69,9 +69,12 @@ _DSPY_MARKER = re.compile(
     rf"[\[\uff3b]{_INLINE_GAP}[\[\uff3b](?={_INLINE_GAP}[#\uff03][{_INVISIBLE}]*+[#\uff03])"
 )
 _PIPE = "[|\uff5c]"
+# Spaced out, only names of chat templates are markers: ``x <| f |> g`` is code.
 _TEMPLATE_TOKEN = re.compile(
-    rf"{_OPEN}(?={_GAP}{_PIPE}{_GAP}"
-    rf"[^\s|\uff5c<>]{{1,64}}+{_GAP}{_PIPE}{_GAP}[>\uff1e])"
+    rf"{_OPEN}(?=[{_INVISIBLE}]*+{_PIPE}(?:[^\s|\uff5c<>]{{1,64}}+{_PIPE}[{_INVISIBLE}]*+[>\uff1e]"
+    rf"|{_GAP}(?:im_\w{{1,16}}+|end|endof\w{{1,16}}+|eot\w{{0,8}}+|begin\w{{0,16}}+|\w{{1,16}}_of_\w{{1,16}}"
+    rf"|(?:start|end)_header_id|system|user|assistant|tool){_GAP}{_PIPE}{_GAP}[>\uff1e]))",
+    re.IGNORECASE,
 )
 _INSTRUCTION_TOKEN = re.compile(
     rf"[\[\uff3b](?={_GAP}/?+{_GAP}(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)"
