@@ -1,1 +1,1 @@
-"""Judges measured on labelled files: accuracy with intervals, cost, report."""
+"""How well a judge agrees with people: labelled data, runs against a sidecar, figures, report."""

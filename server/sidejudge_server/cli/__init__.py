@@ -1,1 +1,5 @@
-"""The sidejudge command line; a gRPC client except for serve and models."""
+"""The `sidejudge` command: serve, judge, correct, optimise, and look at all of it."""
+
+from sidejudge_server.cli.entry import main
+
+__all__ = ["main"]

@@ -1,0 +1,111 @@
+"""`sidejudge models`: embedded models on this machine; no sidecar needed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+
+from sidejudge_server.cli.failures import CommandError
+from sidejudge_server.cli.printing import print_json, print_table, warn
+from sidejudge_server.config import default_model_dir
+from sidejudge_server.lm.catalogue import CATALOGUE
+from sidejudge_server.lm.pull import model_path
+from sidejudge_server.lm.pull import pull as pull_model
+
+__all__ = ["list_models", "path", "pull", "pull_with_progress"]
+
+_MIB = 1024 * 1024
+
+
+def list_models(args: argparse.Namespace) -> int:
+    """List the models that can be pulled."""
+    directory = default_model_dir(os.environ)
+    models = [
+        {
+            "name": f"local/{model.name}",
+            "licence": model.licence,
+            "size_bytes": model.size,
+            "sha256": model.sha256,
+            "path": str(found)
+            if (found := model_path(model.name, directory))
+            else None,
+        }
+        for model in CATALOGUE.values()
+    ]
+    if args.json:
+        print_json({"models": models})
+        return 0
+    print_table(
+        ["model", "licence", ">MiB", "here"],
+        (
+            (m["name"], m["licence"], int(str(m["size_bytes"])) // _MIB, m["path"])
+            for m in models
+        ),
+    )
+    return 0
+
+
+def pull(args: argparse.Namespace) -> int:
+    """Download a model, check its hash, print where it lies."""
+    print(pull_with_progress(_known(args.model), default_model_dir(os.environ)))
+    return 0
+
+
+def path(args: argparse.Namespace) -> int:
+    """Print where a model lies; exit code 1 if it was not pulled."""
+    name = _known(args.model)
+    found = model_path(name, default_model_dir(os.environ))
+    if found is None:
+        raise CommandError(
+            f"{name} is not here; `sidejudge models pull {name}` gets it"
+        )
+    print(found)
+    return 0
+
+
+def pull_with_progress(name: str, directory: Path) -> Path:
+    """Pull a model with a progress bar on a terminal, else with one line.
+
+    Raises:
+        CommandError: It could not be pulled, or it is not what it should be.
+    """
+    found = model_path(name, directory)
+    if found is not None:
+        return found
+    warn(f"pulling {name}, {CATALOGUE[name].size // _MIB} MiB, to {directory}")
+    with Progress(
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    ) as progress:
+        task = progress.add_task("", total=CATALOGUE[name].size)
+        try:
+            return pull_model(
+                name,
+                directory,
+                progress=lambda done, total: progress.update(
+                    task, completed=done, total=total
+                ),
+            )
+        except (OSError, RuntimeError) as error:
+            raise CommandError(f"{name} could not be pulled: {error}") from error
+
+
+def _known(text: str) -> str:
+    """Return the name in the catalogue of `NAME` or `local/NAME`.
+
+    Raises:
+        CommandError: There is no such model.
+    """
+    name = text.removeprefix("local/")
+    if name not in CATALOGUE:
+        raise CommandError(f"no model {name!r}; known: {', '.join(CATALOGUE)}")
+    return name

@@ -1,0 +1,61 @@
+"""Resource names from what people type: `relevance` or `judges/relevance`."""
+
+from __future__ import annotations
+
+from sidejudge_server.cli.failures import EXIT_USAGE, CommandError
+
+__all__ = [
+    "evaluation_name",
+    "judge_name",
+    "optimization_name",
+    "short",
+    "version_name",
+]
+
+
+def judge_name(text: str) -> str:
+    """Return `judges/{judge}`."""
+    return _name(text, "judges")
+
+
+def evaluation_name(text: str) -> str:
+    """Return `evaluations/{evaluation}`."""
+    return _name(text, "evaluations")
+
+
+def optimization_name(text: str) -> str:
+    """Return `optimizations/{optimization}`."""
+    return _name(text, "optimizations")
+
+
+def version_name(judge: str, version: str) -> str:
+    """Return `judges/{judge}/versions/{version}`; the version may be a number or a full name.
+
+    Raises:
+        CommandError: The version is no number, or belongs to another judge.
+    """
+    parent = judge_name(judge)
+    number = version.removeprefix(f"{parent}/versions/").removeprefix("v")
+    if not number.isdigit():
+        raise CommandError(
+            f"{version!r} is no version of {parent}; give its number",
+            exit_code=EXIT_USAGE,
+        )
+    return f"{parent}/versions/{number}"
+
+
+def short(name: str) -> str:
+    """Return a name for a table: `relevance v3` for a version, else its last part."""
+    parts = name.split("/")
+    if len(parts) == 4 and parts[2] == "versions":  # noqa: PLR2004 - judges/x/versions/n
+        return f"{parts[1]} v{parts[3]}"
+    return parts[-1]
+
+
+def _name(text: str, collection: str) -> str:
+    identifier = text.removeprefix(f"{collection}/")
+    if not identifier or "/" in identifier:
+        raise CommandError(
+            f"{text!r} is not a name in {collection}", exit_code=EXIT_USAGE
+        )
+    return f"{collection}/{identifier}"

@@ -1,0 +1,260 @@
+"""`sidejudge optimizations`: runs, their trials and decisions."""
+
+from __future__ import annotations
+
+import argparse
+
+from sidejudge.v1 import optimization_pb2, optimization_service_pb2
+from sidejudge_server.cli.connection import Session, connect
+from sidejudge_server.cli.failures import EXIT_FAILED, EXIT_OK
+from sidejudge_server.cli.names import judge_name, optimization_name, short
+from sidejudge_server.cli.paging import collect_pages
+from sidejudge_server.cli.printing import (
+    duration,
+    key_values,
+    money,
+    number,
+    print_message,
+    print_table,
+    say,
+    warn,
+)
+from sidejudge_server.cli.status import describe_status
+from sidejudge_server.cli.watching import follow, open_view, phase_word
+
+__all__ = [
+    "cancel",
+    "list_runs",
+    "print_run",
+    "show",
+    "trials",
+    "watch",
+    "watch_to_end",
+]
+
+
+def list_runs(args: argparse.Namespace) -> int:
+    """List runs, newest first."""
+    with connect(args) as session:
+        page = collect_pages(
+            session.client.optimization.ListOptimizations,
+            optimization_service_pb2.ListOptimizationsRequest(
+                judge=judge_name(args.judge) if args.judge else ""
+            ),
+            "optimizations",
+            limit=args.limit,
+            timeout_s=session.timeout_s,
+        )
+    if args.json:
+        print_message(page)
+        return 0
+    print_table(
+        [
+            "optimization",
+            "judge",
+            "state",
+            ">trials",
+            "outcome",
+            "candidate",
+            "started",
+        ],
+        (
+            (
+                short(o.name),
+                short(o.judge),
+                _state(o),
+                f"{o.progress.trials_completed}/{o.progress.trials_total}",
+                _outcome(o) if o.HasField("decision") else None,
+                short(o.candidate_version) if o.candidate_version else None,
+                f"{o.create_time.ToDatetime():%Y-%m-%d %H:%M:%S}",
+            )
+            for o in page.optimizations
+        ),
+    )
+    return 0
+
+
+def show(args: argparse.Namespace) -> int:
+    """Show a run and its decision."""
+    with connect(args) as session:
+        run = session.client.optimization.GetOptimization(
+            optimization_service_pb2.GetOptimizationRequest(
+                name=optimization_name(args.optimization)
+            ),
+            timeout=session.timeout_s,
+        ).optimization
+    if args.json:
+        print_message(run)
+    else:
+        print_run(run)
+    return 0
+
+
+def trials(args: argparse.Namespace) -> int:
+    """List the trials in order; trial 0 is the baseline."""
+    with connect(args) as session:
+        page = collect_pages(
+            session.client.optimization.ListTrials,
+            optimization_service_pb2.ListTrialsRequest(
+                parent=optimization_name(args.optimization)
+            ),
+            "trials",
+            timeout_s=session.timeout_s,
+        )
+    if args.json:
+        print_message(page)
+        return 0
+    print_table(
+        [">trial", ">score", "", ">examples", ">demos", "instructions"],
+        (
+            (
+                short(t.name),
+                number(t.score),
+                "best" if t.best else "",
+                f"{t.example_count}{'' if t.full_evaluation else ' of more'}",
+                t.demonstration_count,
+                f"{t.instruction_index}: {t.instructions[:80]}",
+            )
+            for t in page.trials
+        ),
+    )
+    return 0
+
+
+def watch(args: argparse.Namespace) -> int:
+    """Show the progress until the run ends; exit code 1 if it failed or was cancelled."""
+    name = optimization_name(args.optimization)
+    with connect(args) as session:
+        return watch_to_end(session, name, as_json=args.json)
+
+
+def cancel(args: argparse.Namespace) -> int:
+    """Ask a run to stop."""
+    with connect(args) as session:
+        run = session.client.optimization.CancelOptimization(
+            optimization_service_pb2.CancelOptimizationRequest(
+                name=optimization_name(args.optimization)
+            ),
+            timeout=session.timeout_s,
+        ).optimization
+    if args.json:
+        print_message(run)
+    else:
+        say(f"{run.name} is {_state(run)}.")
+    return 0
+
+
+def watch_to_end(session: Session, name: str, *, as_json: bool) -> int:
+    """Follow a run, print its decision and return the exit code of the command."""
+    try:
+        with open_view() as view:
+            run = follow(session, name, view)
+    except KeyboardInterrupt:
+        warn(
+            f"\nThe run goes on without you. `sidejudge optimizations watch {short(name)}`"
+            f" follows it, `sidejudge optimizations cancel {short(name)}` stops it."
+        )
+        raise
+    if as_json:
+        print_message(run)
+    else:
+        print_run(run)
+    succeeded = run.state == optimization_pb2.Optimization.STATE_SUCCEEDED
+    return EXIT_OK if succeeded else EXIT_FAILED
+
+
+def print_run(run: optimization_pb2.Optimization) -> None:
+    """Print a run: what it did, what it cost, what the gate said."""
+    progress = run.progress
+    running = run.state == optimization_pb2.Optimization.STATE_RUNNING
+    key_values(
+        [
+            ("optimization", short(run.name)),
+            ("judge", short(run.judge)),
+            ("state", _state(run)),
+            ("phase", phase_word(run.phase) if running else None),
+            (
+                "data",
+                (
+                    f"{run.dataset.train_count} train, {run.dataset.validation_count}"
+                    f" validation, {run.dataset.test_count} held out"
+                ),
+            ),
+            ("trials", f"{progress.trials_completed} of {progress.trials_total}"),
+            (
+                "cost",
+                _cost(run),
+            ),
+            ("baseline", short(run.baseline_version)),
+            (
+                "candidate",
+                short(run.candidate_version) if run.candidate_version else None,
+            ),
+            ("error", describe_status(run.error) if run.HasField("error") else None),
+        ]
+    )
+    if run.HasField("decision"):
+        say()
+        _print_decision(run.decision)
+
+
+def _cost(run: optimization_pb2.Optimization) -> str:
+    progress = run.progress
+    cost = money(progress.cost_usd if progress.HasField("cost_usd") else None)
+    return (
+        f"{progress.lm_calls} calls of {run.task_model}"
+        f" (+{progress.cached_calls} from the cache), {progress.input_tokens} +"
+        f" {progress.output_tokens} tokens, {cost},"
+        f" {duration(progress.elapsed.ToTimedelta())}"
+    )
+
+
+def _print_decision(decision: optimization_pb2.GateDecision) -> None:
+    say(f"{_outcome_words(decision)}: {decision.summary}")
+    if decision.pair_count:
+        print_table(
+            [
+                f"{decision.metric} on {decision.pair_count} held-out items",
+                ">value",
+                "95 %",
+            ],
+            [
+                (what, number(e.value), f"{e.lower:.3f} to {e.upper:.3f}")
+                for what, e in (
+                    ("baseline", decision.baseline),
+                    ("candidate", decision.candidate),
+                    ("difference", decision.difference),
+                )
+            ],
+        )
+    key_values(
+        [
+            ("wins, losses", f"{decision.wins}, {decision.losses}"),
+            (
+                "p-value",
+                number(decision.p_value, digits=4)
+                if decision.HasField("p_value")
+                else "cannot be told",
+            ),
+            ("more items needed", decision.additional_examples_needed or None),
+            *(
+                (c.name, f"{'holds' if c.passed else 'does not hold'}: {c.detail}")
+                for c in decision.checks
+            ),
+            ("deployed", "yes" if decision.deployed else "no"),
+        ]
+    )
+
+
+def _state(run: optimization_pb2.Optimization) -> str:
+    name = optimization_pb2.Optimization.State.Name(run.state)
+    return name.removeprefix("STATE_").lower()
+
+
+def _outcome(run: optimization_pb2.Optimization) -> str:
+    return _outcome_words(run.decision)
+
+
+def _outcome_words(decision: optimization_pb2.GateDecision) -> str:
+    name = optimization_pb2.GateDecision.Outcome.Name(decision.outcome)
+    return name.removeprefix("OUTCOME_").replace("_", " ").lower()
