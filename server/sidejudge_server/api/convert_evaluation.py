@@ -57,7 +57,7 @@ def _judgment(record: EvaluationRecord) -> evaluation_pb2.Judgment:
         probabilities = evaluation_pb2.VerdictProbabilities(
             partial=record.p_partial or 0.0, fail=record.p_fail or 0.0
         )
-        setattr(probabilities, "pass", record.p_pass)  # noqa: B010 - `pass` is a keyword
+        setattr(probabilities, "pass", record.p_pass)
     return evaluation_pb2.Judgment(
         verdict=verdict_value(record.verdict),
         confidence=record.confidence,
