@@ -1,0 +1,43 @@
+"""Starter data: labelled examples shipped with sidejudge, written for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+
+from sidejudge_server.benchmark.labelled import LabelledExample, read_jsonl
+from sidejudge_server.benchmark.sampling import sample
+
+__all__ = ["JUDGES", "Material", "load", "set_aside"]
+
+JUDGES = ("rubric", "relevance", "faithfulness", "minimality", "safety")
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Examples of one judge; no group is on both sides.
+
+    Attributes:
+        imported: Go in with their labels.
+        judged: Are judged first, then corrected by their labels.
+    """
+
+    imported: tuple[LabelledExample, ...]
+    judged: tuple[LabelledExample, ...]
+
+
+def load(judge: str) -> list[LabelledExample]:
+    """Return the starter data of a built-in judge, by its bare name."""
+    resource = files("sidejudge_server.cli").joinpath("starter_data", f"{judge}.jsonl")
+    with as_file(resource) as path:
+        return read_jsonl(path)
+
+
+def set_aside(examples: Sequence[LabelledExample], *, count: int) -> Material:
+    """Keep whole groups of at most `count` examples from being imported."""
+    judged = sample(examples, seed=9, limit=count)
+    keys = {example.key for example in judged}
+    return Material(
+        imported=tuple(e for e in examples if e.key not in keys), judged=tuple(judged)
+    )
