@@ -157,9 +157,12 @@ def criteria_text(criteria: Sequence[Criterion]) -> str:
     """Return one line per criterion, ``- name: description``; "" for none."""
     lines = []
     for criterion in criteria:
-        name = " ".join(criterion.name.split())
-        description = " ".join(criterion.description.split())
-        lines.append(f"- {name}: {description}" if description else f"- {name}")
+        words = (
+            " ".join(criterion.name.split()),
+            " ".join(criterion.description.split()),
+        )
+        if any(words):
+            lines.append("- " + ": ".join(text for text in words if text))
     return "\n".join(lines)
 
 

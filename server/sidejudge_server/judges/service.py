@@ -1,0 +1,298 @@
+"""Judge items: choose the version, ask the LM, store, answer."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from sidejudge_storage.ids import new_id
+
+from sidejudge_server.config import Settings
+from sidejudge_server.errors import (
+    FieldViolation,
+    InvalidRequestError,
+    NotFoundError,
+    OverloadedError,
+)
+from sidejudge_server.judges.codec import canonical_json, input_to_json
+from sidejudge_server.judges.evaluator import Answer, evaluate
+from sidejudge_server.judges.kinds import KINDS
+from sidejudge_server.judges.registry import JudgeRegistry
+from sidejudge_server.judges.requests import Claim, RequestLog, commit
+from sidejudge_server.judges.types import (
+    ArtifactInput,
+    JudgeInput,
+    Judgment,
+    RubricInput,
+)
+from sidejudge_server.judges.versions import Judge, JudgeVersion
+from sidejudge_server.lm.types import ChatClient
+from sidejudge_storage import (
+    EvaluationFilter,
+    EvaluationKey,
+    EvaluationRecord,
+    Storage,
+)
+
+__all__ = ["EvaluateCommand", "EvaluationService", "fitting_input"]
+
+_RECENT = 20_000
+_OVERLOAD_RETRY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateCommand:
+    """One item to judge.
+
+    Attributes:
+        judge_id: The judge.
+        input: Of the shape that the judge asks for.
+        version: None for the deployed one.
+        explain: False to leave reasoning and suggestions out.
+        subject: The caller's key for who or what is judged.
+        group: Keeps related items on one side of every data split; "" for a group of its own.
+        labels: For slicing.
+        request_id: UUID of the request, or "".
+        timeout_s: Seconds that are left; None leaves it to the LM client.
+    """
+
+    judge_id: str
+    input: JudgeInput
+    version: int | None = None
+    explain: bool = True
+    subject: str = ""
+    group: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    request_id: str = ""
+    timeout_s: float | None = None
+
+
+class EvaluationService:
+    """Judges items and reads what was judged."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        registry: JudgeRegistry,
+        client: ChatClient,
+        settings: Settings,
+        *,
+        requests: RequestLog | None = None,
+    ) -> None:
+        self._storage = storage
+        self._registry = registry
+        self._client = client
+        self._requests = requests or RequestLog(storage)
+        self._capacity = settings.server.max_pending_evaluations
+        self._in_progress = 0
+        self._recent: OrderedDict[str, EvaluationKey] = OrderedDict()
+
+    @property
+    def in_progress(self) -> int:
+        """Evaluations that have been accepted and not answered yet."""
+        return self._in_progress
+
+    async def evaluate(self, command: EvaluateCommand) -> EvaluationRecord:
+        """Judge an item and return it once it is on disk.
+
+        Raises:
+            NotFoundError: There is no such judge or version.
+            InvalidRequestError: The input does not fit the judge, or the request_id was used.
+            OverloadedError: Too many evaluations are in progress.
+            LMError: The language model did not deliver.
+            DeadlineError: ``timeout_s`` passed.
+            StorageUnavailableError: The answer could not be stored.
+        """
+        judge = self._registry.get(command.judge_id)
+        version = self._registry.get_version(command.judge_id, command.version)
+        item = fitting_input(judge, command.input)
+
+        async def perform(claim: Claim) -> EvaluationRecord:
+            return await self._judge(command, version, item, claim=claim)
+
+        if not command.request_id:
+            return await perform(lambda _: ())
+        return await self._requests.once(
+            command.request_id,
+            method="Evaluate",
+            fingerprint=_fingerprint(command),
+            perform=perform,
+            recall=self.get,
+        )
+
+    async def get(self, evaluation_id: str) -> EvaluationRecord:
+        """Return an evaluation; NotFoundError if there is none."""
+        record = await self._storage.evaluations.get(evaluation_id)
+        if record is None:
+            name = f"evaluations/{evaluation_id}"
+            raise NotFoundError(
+                f"there is no {name}",
+                reason="EVALUATION_NOT_FOUND",
+                resource_type="Evaluation",
+                resource_name=name,
+            )
+        return record
+
+    async def list(
+        self, criteria: EvaluationFilter, *, before: str | None = None, limit: int
+    ) -> Sequence[EvaluationRecord]:
+        """Return evaluations that match, newest first, at most ``limit``, older than ``before``."""
+        return await self._storage.evaluations.list(
+            criteria, before=before, limit=limit
+        )
+
+    def recent(self, evaluation_id: str) -> EvaluationKey | None:
+        """Return what a recent evaluation answered without asking the database; None if unknown."""
+        return self._recent.get(evaluation_id)
+
+    async def _judge(
+        self,
+        command: EvaluateCommand,
+        version: JudgeVersion,
+        item: JudgeInput,
+        *,
+        claim: Claim,
+    ) -> EvaluationRecord:
+        if self._in_progress >= self._capacity:
+            raise OverloadedError(
+                f"{self._capacity} evaluations are in progress; try again soon",
+                reason="OVERLOADED",
+                retry_after_s=_OVERLOAD_RETRY_S,
+            )
+        self._in_progress += 1
+        try:
+            answer = await evaluate(
+                version.program,
+                item,
+                self._client,
+                explain=command.explain,
+                timeout_s=command.timeout_s,
+            )
+            record = _record(
+                command, version, item, answer=answer, model=self._client.model
+            )
+            await commit(self._storage, record, *claim(record.evaluation_id))
+        finally:
+            self._in_progress -= 1
+        self._remember(record)
+        return record
+
+    def _remember(self, record: EvaluationRecord) -> None:
+        self._recent[record.evaluation_id] = EvaluationKey(
+            record.evaluation_id, record.judge_id, record.verdict, record.score
+        )
+        if len(self._recent) > _RECENT:
+            self._recent.popitem(last=False)
+
+
+def fitting_input(judge: Judge, item: JudgeInput) -> JudgeInput:
+    """Return an input in the shape that a judge asks for, with its default criteria.
+
+    Raises:
+        InvalidRequestError: The shape is another one (INPUT_KIND_MISMATCH), or something that
+            this judge needs is missing or not known to it.
+    """
+    spec = judge.spec
+    got = "rubric_input" if isinstance(item, RubricInput) else "artifact_input"
+    expected = "rubric_input" if spec.answers_score else "artifact_input"
+    if got != expected:
+        raise InvalidRequestError(
+            [FieldViolation("input", f"{judge.name} needs {expected}, got {got}")],
+            reason="INPUT_KIND_MISMATCH",
+            metadata={"judge": judge.name, "expected": expected, "got": got},
+        )
+    if isinstance(item, RubricInput):
+        if item.criteria or not spec.default_criteria:
+            return item
+        return replace(item, criteria=spec.default_criteria)
+    violations = _artifact_violations(judge, item)
+    if violations:
+        raise InvalidRequestError(violations)
+    return item
+
+
+def _artifact_violations(judge: Judge, item: ArtifactInput) -> list[FieldViolation]:
+    violations = []
+    if KINDS[judge.spec.kind].needs_ground_truth and not item.ground_truth:
+        violations.append(
+            FieldViolation(
+                "artifact_input.ground_truth", f"is required by {judge.name}"
+            )
+        )
+    wanted, given = set(judge.spec.input_fields), set(item.fields)
+    violations += [
+        FieldViolation(f"artifact_input.fields[{name}]", f"is required by {judge.name}")
+        for name in judge.spec.input_fields
+        if not item.fields.get(name)
+    ]
+    violations += [
+        FieldViolation(
+            f"artifact_input.fields[{name}]", f"is not an input of {judge.name}"
+        )
+        for name in sorted(given - wanted)
+    ]
+    return violations
+
+
+def _fingerprint(command: EvaluateCommand) -> str:
+    return canonical_json(
+        [
+            command.judge_id,
+            command.version,
+            input_to_json(command.input),
+            command.explain,
+            command.subject,
+            command.group,
+            dict(command.labels),
+        ]
+    )
+
+
+def _record(
+    command: EvaluateCommand,
+    version: JudgeVersion,
+    item: JudgeInput,
+    *,
+    answer: Answer,
+    model: str,
+) -> EvaluationRecord:
+    result, usage = answer.result, answer.usage
+    judgment = result if isinstance(result, Judgment) else None
+    rubric = None if isinstance(result, Judgment) else result
+    probabilities = judgment.probabilities if judgment else None
+    source = judgment.confidence_source if judgment else rubric and rubric.source
+    return EvaluationRecord(
+        evaluation_id=new_id(),
+        judge_id=version.judge_id,
+        version=version.version,
+        created_at=datetime.now(UTC),
+        input_json=input_to_json(item),
+        verdict=judgment.verdict.value if judgment else None,
+        score=rubric.score if rubric else None,
+        confidence=judgment.confidence if judgment else None,
+        confidence_source=source.value if source else "none",
+        p_pass=probabilities.passed if probabilities else None,
+        p_partial=probabilities.partial if probabilities else None,
+        p_fail=probabilities.failed if probabilities else None,
+        score_stddev=rubric.stddev if rubric else None,
+        reasoning=result.reasoning,
+        suggestions_json=canonical_json(list(rubric.suggestions) if rubric else []),
+        criterion_scores_json=canonical_json(
+            [
+                {"criterion": grade.criterion, "score": grade.score}
+                for grade in (rubric.criterion_scores if rubric else ())
+            ]
+        ),
+        model=model,
+        input_tokens=usage.input_tokens,
+        cached_input_tokens=usage.cached_input_tokens,
+        output_tokens=usage.output_tokens,
+        lm_calls=usage.calls,
+        cost_usd=usage.cost_usd,
+        lm_latency_ms=1000.0 * usage.latency_s,
+        subject=command.subject,
+        group_key=command.group,
+        labels_json=canonical_json(dict(command.labels)),
+    )
