@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from sidejudge_server.judges.kinds import KINDS, JudgeSpec
 from sidejudge_server.judges.types import Verdict
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "SCORE_DIFFERENCE",
     "LabelRules",
     "label_key",
+    "label_rules",
     "labels_differ",
     "score_problem",
 ]
@@ -27,7 +29,7 @@ FIFTHS = ("0.0-0.2", "0.2-0.4", "0.4-0.6", "0.6-0.8", "0.8-1.0")
 
 @dataclass(frozen=True, slots=True)
 class LabelRules:
-    """What a judge's labels and inputs look like.
+    """What a judge's labels and inputs look like; `label_rules` makes it.
 
     Attributes:
         judge_id: The judge.
@@ -67,6 +69,17 @@ class LabelRules:
 
     def _verdicts(self) -> str:
         return "pass or fail" if self.binary else "pass, partial or fail"
+
+
+def label_rules(judge_id: str, spec: JudgeSpec) -> LabelRules:
+    """Return the rules of a judge."""
+    return LabelRules(
+        judge_id=judge_id,
+        scores=spec.answers_score,
+        binary=spec.never_partial,
+        needs_ground_truth=KINDS[spec.kind].needs_ground_truth,
+        input_fields=spec.input_fields,
+    )
 
 
 def score_problem(score: float) -> str | None:

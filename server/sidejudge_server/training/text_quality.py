@@ -36,6 +36,11 @@ _WORD = re.compile(r"[^\W_]+(?:[_'][^\W_]+)*")
 _SENTENCE_END = re.compile(r"[.!?;\n]+")
 _REFERENCE = re.compile(r"[`\"'][^`\"']+[`\"']|\d|\w\.\w|\w\(\)|\w/\w|\w_\w")
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 _CAUSES = re.compile(
     r"\b(?:because|since|therefore|thus|hence|so that|due to|as a result|which means"
     r"|leads? to|caus(?:es?|ed|ing)|lacks?|lacking|miss(?:es|ing)|omits?|omitted"
@@ -43,7 +48,7 @@ _CAUSES = re.compile(
     r"|does not|do not|is not|are not|did not|doesn't|isn't|not mentioned)\b"
 )
 
-_IMPERATIVES = frozenset(
+_IMPERATIVES = _words(
     "add adjust answer apply avoid break call change check cite clarify combine compare compute "
     "confirm convert correct cover cut define delete describe document drop ensure exclude expand "
     "explain extract fix focus follow format give group handle include increase inline insert keep "
@@ -51,7 +56,7 @@ _IMPERATIVES = frozenset(
     "quote raise read reduce refer reference remove rename reorder repeat rephrase replace report "
     "respond restore restrict return rewrite round run save separate set shorten show simplify sort "
     "specify split state stick stop store strip structure summarize support test tighten translate "
-    "trim turn unify update use validate verify wrap write".split()  # noqa: SIM905 - a list literal of 120 words is a page long
+    "trim turn unify update use validate verify wrap write"
 )
 _PRESCRIPTIVE = frozenset({"should", "must", "needs", "need", "could", "consider"})
 _GENERIC = (
@@ -62,11 +67,11 @@ _GENERIC = (
     "pay more attention", "needs improvement", "needs work",
 )  # fmt: skip
 
-_STOP_WORDS = frozenset(
+_STOP_WORDS = _words(
     "about after all also and any are been being but can did does for from had has have her his how "
     "into its more most not now one only other our out over same she should some such than that the "
     "their them then there these they this those through too very was were what when where which "
-    "while who why will with would you your".split()  # noqa: SIM905 - as above
+    "while who why will with would you your"
 )
 
 
