@@ -13,8 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColu
 from sidejudge_server.cli.failures import CommandError
 from sidejudge_server.cli.printing import print_json, print_table, warn
 from sidejudge_server.config import default_model_dir
-from sidejudge_server.lm.catalogue import CATALOGUE
-from sidejudge_server.lm.pull import model_path
+from sidejudge_server.lm.catalogue import CATALOGUE, model_path
 from sidejudge_server.lm.pull import pull as pull_model
 
 __all__ = ["list_models", "path", "pull", "pull_with_progress"]
@@ -28,8 +27,9 @@ def list_models(args: argparse.Namespace) -> int:
     models = [
         {
             "name": f"local/{model.name}",
+            "display_name": model.display_name,
             "licence": model.licence,
-            "size_bytes": model.size,
+            "size_bytes": model.size_bytes,
             "sha256": model.sha256,
             "path": str(found)
             if (found := model_path(model.name, directory))
@@ -41,9 +41,15 @@ def list_models(args: argparse.Namespace) -> int:
         print_json({"models": models})
         return 0
     print_table(
-        ["model", "licence", ">MiB", "here"],
+        ["model", "what", "licence", ">MiB", "here"],
         (
-            (m["name"], m["licence"], int(str(m["size_bytes"])) // _MIB, m["path"])
+            (
+                m["name"],
+                m["display_name"],
+                m["licence"],
+                int(str(m["size_bytes"])) // _MIB,
+                m["path"],
+            )
             for m in models
         ),
     )
@@ -77,7 +83,7 @@ def pull_with_progress(name: str, directory: Path) -> Path:
     found = model_path(name, directory)
     if found is not None:
         return found
-    warn(f"pulling {name}, {CATALOGUE[name].size // _MIB} MiB, to {directory}")
+    warn(f"pulling {name}, {CATALOGUE[name].size_bytes // _MIB} MiB, to {directory}")
     with Progress(
         BarColumn(),
         DownloadColumn(),
@@ -86,7 +92,7 @@ def pull_with_progress(name: str, directory: Path) -> Path:
         disable=not sys.stderr.isatty(),
         transient=True,
     ) as progress:
-        task = progress.add_task("", total=CATALOGUE[name].size)
+        task = progress.add_task("", total=CATALOGUE[name].size_bytes)
         try:
             return pull_model(
                 name,

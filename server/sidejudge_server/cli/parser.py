@@ -59,7 +59,7 @@ def _add_server(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is
         metavar="MODEL",
         help="model to judge with (default: the embedded model, pulled if needed)",
     )
-    demo.add_argument("--judge", help="judge to optimise (default: relevance)")
+    demo.add_argument("--judge", help="judge to optimise (default: faithfulness)")
     demo.add_argument(
         "--directory",
         type=Path,

@@ -30,7 +30,7 @@ from sidejudge_server.config import DEFAULT_MODEL, default_model_dir
 
 __all__ = ["run"]
 
-_DEFAULT_JUDGE = "relevance"
+_DEFAULT_JUDGE = "faithfulness"
 _LOCAL = "local/"
 # All items set aside are one call; an embedded model may need seconds for each.
 _CALL_TIMEOUT_S = 1800.0
