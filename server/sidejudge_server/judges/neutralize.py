@@ -121,9 +121,10 @@ def _shut_tag(match: re.Match[str], tags: frozenset[str]) -> str:
     ``a < context`` and ``<Context.Provider>`` are code and stay.
     """
     bracket, spaced, closed = match.group(), match.group(1), match.group(3)
-    visible = _INVISIBLE_CHARACTERS.sub("", match.group(2))
-    folded = unicodedata.normalize("NFKC", visible).casefold().replace("-", "_")
-    written = _NAME.match(folded)
+    name = match.group(2)
+    if not name.isascii():
+        name = unicodedata.normalize("NFKC", _INVISIBLE_CHARACTERS.sub("", name))
+    written = _NAME.match(name.casefold().replace("-", "_"))
     name = written.group().rstrip(".:") if written else ""
     spaced = _INVISIBLE_CHARACTERS.sub("", spaced)
     if name in tags and (closed or not spaced):
