@@ -27,6 +27,7 @@ __all__ = [
     "SearchPlan",
     "lm_calls_per_trial",
     "make_plan",
+    "total_trials",
 ]
 
 FULL_EVALUATION_LIMIT = 60
@@ -222,6 +223,15 @@ def make_plan(
         max_demo_chars=LOCAL_DEMO_CHARS if local else REMOTE_DEMO_CHARS,
         num_threads=1 if local else min(_REMOTE_THREADS, max_concurrency),
     )
+
+
+def total_trials(plan: SearchPlan) -> int:
+    """Return how many trials will be reported: with minibatches, full evaluations are trials too."""
+    if plan.minibatch_size is None:
+        return plan.num_trials
+    # The default program is trial 0 of the original and every sixth place is a full evaluation.
+    last = 1 if plan.num_trials % MINIBATCH_FULL_STEPS else 0
+    return plan.num_trials + plan.num_trials // MINIBATCH_FULL_STEPS + last
 
 
 def _or(value: int | None, default: int) -> int:

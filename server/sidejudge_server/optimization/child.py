@@ -1,0 +1,124 @@
+"""The first thing that runs in a worker process: lifeline, output, environment, then the worker.
+
+Light on purpose: the fork server preloads it. Everything heavy is imported in `_work`, after the
+environment that it reads at import is in place.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Channel", "child_main"]
+
+EXIT_ORPHANED = 75
+_PRIVATE_FILE = 0o600
+_PRIVATE_DIRECTORY = 0o700
+
+
+class Channel:
+    """The worker's end of the pipe. Sending is thread-safe."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+        self._on_cancel: list[Callable[[], None]] = []
+        self._cancelled = False
+
+    def receive_spec(self) -> dict[str, Any]:
+        """Return the first message.
+
+        Raises:
+            EOFError: The server is gone.
+        """
+        spec: dict[str, Any] = json.loads(self._connection.recv_bytes())
+        return spec
+
+    def send(self, event: Mapping[str, Any]) -> None:
+        """Send one event. If the server is gone, so is this process."""
+        message = json.dumps(event, allow_nan=False).encode()
+        with self._lock:
+            try:
+                self._connection.send_bytes(message)
+            except OSError:
+                os._exit(EXIT_ORPHANED)
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        """Call back, from another thread, when the server asks to stop; at once if it has."""
+        with self._lock:
+            self._on_cancel.append(callback)
+            cancelled = self._cancelled
+        if cancelled:
+            callback()
+
+    def watch(self) -> None:
+        """Start the thread that listens to the server and dies with it."""
+        threading.Thread(target=self._watch, name="lifeline", daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            try:
+                message = json.loads(self._connection.recv_bytes())
+            except (EOFError, OSError, ValueError):
+                # No clean-up: whatever the worker does now, nobody will ever see it.
+                os._exit(EXIT_ORPHANED)
+            if message.get("command") == "cancel":
+                with self._lock:
+                    self._cancelled = True
+                    callbacks = tuple(self._on_cancel)
+                for callback in callbacks:
+                    callback()
+
+
+def child_main(connection: Connection) -> None:
+    """Run one spec and end the process. Entry point of worker processes.
+
+    Args:
+        connection: The worker's end of the pipe; the first message is the spec.
+    """
+    # Ctrl-C in the server's terminal reaches the workers too; the server decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    channel = Channel(connection)
+    try:
+        spec = channel.receive_spec()
+    except (EOFError, OSError):
+        os._exit(EXIT_ORPHANED)
+    channel.watch()
+    _enter_work_dir(Path(spec["work_dir"]))
+    _work(spec, channel)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # No waiting for threads of libraries: the last event is sent, the results are with the server.
+    os._exit(0)
+
+
+def _enter_work_dir(work_dir: Path) -> None:
+    """Send all output to a private log and keep the optimizer's caches in the run's directory.
+
+    The optimizer prints, and logs example contents when something fails: neither may reach the
+    server's log.
+    """
+    work_dir.mkdir(mode=_PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    log = os.open(work_dir / "worker.log", flags, _PRIVATE_FILE)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    os.environ["DSPY_CACHEDIR"] = str(work_dir / "dspy")
+    # Without it the first call fetches a price list from the internet, with retries.
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "true"
+    os.environ["OMP_WAIT_POLICY"] = "passive"
+
+
+def _work(spec: dict[str, Any], channel: Channel) -> None:
+    from sidejudge_server.optimization.worker import run_spec
+
+    run_spec(spec, channel)

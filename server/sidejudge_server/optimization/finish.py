@@ -1,0 +1,223 @@
+"""What becomes of a run: versions, deployment, the last event."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from sidejudge_server.errors import NotFoundError, SidejudgeError
+from sidejudge_server.judges.codec import canonical_json, program_from_json
+from sidejudge_server.judges.registry import JudgeRegistry
+from sidejudge_server.optimization.run_log import LiveRun
+from sidejudge_server.optimization.spec import EventKind
+from sidejudge_storage import OptimizationRecord, Storage
+
+__all__ = ["Finisher", "RunError", "server_restarted"]
+
+_AUTHOR = "sidejudge"
+_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class RunError:
+    """Why a run failed: gRPC code by name, reason without prefix, dynamic parts."""
+
+    code: str
+    reason: str
+    message: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def server_restarted(run_id: str) -> RunError:
+    """Return the error of a run whose server stopped."""
+    name = f"optimizations/{run_id}"
+    return RunError(
+        "ABORTED",
+        "SERVER_RESTARTED",
+        f"the server stopped while {name} was going; start it again",
+        {"optimization": name},
+    )
+
+
+def worker_crashed(run_id: str, exit_code: int | None) -> RunError:
+    """Return the error of a run whose process died."""
+    name = f"optimizations/{run_id}"
+    code = "unknown" if exit_code is None else str(exit_code)
+    return RunError(
+        "INTERNAL",
+        "WORKER_CRASHED",
+        f"the worker process of {name} died with exit code {code}; -9 is often a lack of memory",
+        {"optimization": name, "exit_code": code},
+    )
+
+
+class Finisher:
+    """Ends runs: stores the candidate as a version, deploys it if asked to, writes the last event.
+
+    The version comes first, then the deployment, then the run's row with its last event. A server
+    that dies in between finds the version by the run's id when it starts again and makes no other.
+    """
+
+    def __init__(self, storage: Storage, registry: JudgeRegistry) -> None:
+        self._storage = storage
+        self._registry = registry
+
+    async def finish(self, run: LiveRun, last: Mapping[str, Any]) -> None:
+        """End a run with its worker's last word.
+
+        Args:
+            run: The run.
+            last: A final event: result, failed, cancelled or crashed.
+
+        Raises:
+            StorageUnavailableError: The end could not be stored; the next start ends the run.
+        """
+        kind = EventKind(last["kind"])
+        if kind is EventKind.RESULT:
+            await self._succeed(run, last)
+            return
+        record = run.record
+        version = await self._keep_best(record, run.best)
+        error: RunError | None = None
+        if kind is EventKind.CRASHED:
+            error = worker_crashed(run.run_id, last.get("exit_code"))
+        elif kind is EventKind.FAILED:
+            error = RunError(**last["error"])
+        await run.append(
+            EventKind.FINISHED,
+            {},
+            state="cancelled" if error is None else "failed",
+            phase="",
+            candidate_version=version,
+            error_json=canonical_json(asdict(error)) if error else None,
+            ended_at=datetime.now(UTC),
+        )
+
+    async def abandon(self, record: OptimizationRecord) -> None:
+        """End a run that was going when the server died."""
+        run_id = record.optimization_id
+        best, last_sequence = None, 0
+        while page := await self._storage.optimizations.events(
+            run_id, after_sequence=last_sequence, limit=_PAGE
+        ):
+            last_sequence = page[-1].sequence
+            for event in page:
+                if event.kind == EventKind.BEST_IMPROVED.value:
+                    best = json.loads(event.payload_json)
+        version = await self._keep_best(record, best)
+        cancelled = record.state == "cancelling"
+        error = None if cancelled else asdict(server_restarted(run_id))
+        run = LiveRun(record, self._storage, sequence=last_sequence)
+        await run.append(
+            EventKind.FINISHED,
+            {},
+            state="cancelled" if cancelled else "failed",
+            phase="",
+            candidate_version=version,
+            error_json=canonical_json(error) if error else None,
+            ended_at=datetime.now(UTC),
+        )
+
+    async def _succeed(self, run: LiveRun, last: Mapping[str, Any]) -> None:
+        record = run.record
+        decision = dict(last["decision"])
+        version = await self._store(
+            record, last.get("candidate"), metrics=last.get("metrics", {})
+        )
+        if (
+            version is not None
+            and record.deploy_if_better
+            and decision["outcome"] == "improved"
+        ):
+            decision["deployed"] = await self._deploy(run, version, decision["summary"])
+        await run.append(
+            EventKind.FINISHED,
+            {},
+            state="succeeded",
+            phase="",
+            candidate_version=version,
+            decision_json=canonical_json(decision),
+            ended_at=datetime.now(UTC),
+        )
+
+    async def _deploy(self, run: LiveRun, version: int, summary: str) -> bool:
+        record = run.record
+        judge = self._registry.get(record.judge_id)
+        if judge.deployed_version != record.baseline_version:
+            await run.append(
+                EventKind.WARNING,
+                {
+                    "message": f"version {judge.deployed_version} was deployed during the run; "
+                    f"the candidate was compared with version {record.baseline_version} and "
+                    "is not deployed over it"
+                },
+            )
+            return False
+        try:
+            await self._registry.deploy(
+                record.judge_id,
+                version,
+                author=_AUTHOR,
+                reason=f"optimizations/{record.optimization_id}: {summary}",
+                etag=judge.etag,
+                verb="gate",
+            )
+        except SidejudgeError as error:
+            await run.append(
+                EventKind.WARNING, {"message": f"not deployed: {error.message}"}
+            )
+            return False
+        return True
+
+    async def _keep_best(
+        self, record: OptimizationRecord, best: Mapping[str, Any] | None
+    ) -> int | None:
+        """Store the best so far of a run that did not finish; None if there was none."""
+        if best is None:
+            return self._existing(record)
+        return await self._store(
+            record, best.get("program"), metrics={"validation.score": best["score"]}
+        )
+
+    async def _store(
+        self,
+        record: OptimizationRecord,
+        program_json: str | None,
+        *,
+        metrics: Mapping[str, float],
+    ) -> int | None:
+        existing = self._existing(record)
+        if existing is not None or program_json is None:
+            return existing
+        try:
+            version = await self._registry.add_version(
+                record.judge_id,
+                program_from_json(program_json),
+                origin="optimization",
+                parent_version=record.baseline_version,
+                optimization_id=record.optimization_id,
+                data_digest=json.loads(record.dataset_json)["digest"],
+                model=record.task_model,
+                metrics=metrics,
+            )
+        except NotFoundError:
+            return None  # the judge was deleted while the run was going
+        return version.version
+
+    def _existing(self, record: OptimizationRecord) -> int | None:
+        """Return the version that this run has made already, if it has."""
+        try:
+            versions = self._registry.list_versions(record.judge_id)
+        except NotFoundError:
+            return None
+        return next(
+            (
+                v.version
+                for v in versions
+                if v.optimization_id == record.optimization_id
+            ),
+            None,
+        )

@@ -1,0 +1,547 @@
+"""Optimizations as a service: create, watch, cancel, and what becomes of a result."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from sidejudge_server.config import LMSettings, Settings
+from sidejudge_server.errors import (
+    ConflictError,
+    FailedPreconditionError,
+    InvalidRequestError,
+    NotFoundError,
+)
+from sidejudge_server.judges.codec import canonical_json, program_to_json
+from sidejudge_server.judges.kinds import curated_instructions
+from sidejudge_server.judges.registry import JudgeRegistry
+from sidejudge_server.judges.requests import Claim, RequestLog
+from sidejudge_server.judges.versions import Judge, JudgeVersion
+from sidejudge_server.optimization.executor import Executor
+from sidejudge_server.optimization.finish import Finisher, server_restarted
+from sidejudge_server.optimization.plan import (
+    InstructionSource,
+    OptimizationConfig,
+    SearchPlan,
+    make_plan,
+    total_trials,
+)
+from sidejudge_server.optimization.run_log import (
+    LiveRun,
+    WatchEvent,
+    first_payload,
+    watch_ended,
+    watch_live,
+)
+from sidejudge_server.optimization.spec import (
+    EventKind,
+    Phase,
+    Progress,
+    RunExample,
+    RunSpec,
+)
+from sidejudge_server.training.readiness import Readiness, TrainingSet
+from sidejudge_storage import (
+    ExampleRecord,
+    OptimizationEventRecord,
+    OptimizationFilter,
+    OptimizationRecord,
+    Storage,
+)
+from sidejudge_storage.ids import new_id
+
+__all__ = ["CreateOptimization", "OptimizationService", "TrainingSets"]
+
+_LOGGED = {
+    EventKind.INSTRUCTION_PROPOSED,
+    EventKind.TRIAL_COMPLETED,
+    EventKind.BEST_IMPROVED,
+    EventKind.WARNING,
+}
+
+
+class TrainingSets(Protocol):
+    """Who knows what a judge has to learn from."""
+
+    async def training_set(self, judge_id: str) -> TrainingSet:
+        """Return the training set with all feedback so far in it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CreateOptimization:
+    """A run to start. ``request_id`` is the UUID of the request, or ""."""
+
+    judge_id: str
+    config: OptimizationConfig = field(default_factory=OptimizationConfig)
+    deploy_if_better: bool = False
+    request_id: str = ""
+
+
+async def _as_configured(settings: LMSettings) -> LMSettings:
+    return settings
+
+
+class OptimizationService:
+    """Starts runs, keeps their logs and puts their results into service."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        registry: JudgeRegistry,
+        training: TrainingSets,
+        executor: Executor,
+        settings: Settings,
+        *,
+        requests: RequestLog | None = None,
+        resolve_lm: Callable[[LMSettings], Awaitable[LMSettings]] = _as_configured,
+    ) -> None:
+        """Create it; call `start` before anything else.
+
+        Args:
+            storage: The database.
+            registry: The judges.
+            training: Their training sets.
+            executor: Runs the worker processes.
+            settings: Of the server.
+            requests: Of the server; None for one of its own.
+            resolve_lm: Turns configured LM settings into those a worker process connects with: the
+                embedded model gets the ``base_url`` of the server's own model process.
+        """
+        self._storage = storage
+        self._registry = registry
+        self._training = training
+        self._executor = executor
+        self._settings = settings
+        self._requests = requests or RequestLog(storage)
+        self._resolve_lm = resolve_lm
+        self._finisher = Finisher(storage, registry)
+        self._live: dict[str, LiveRun] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._creating = asyncio.Lock()
+        self._slots = asyncio.Semaphore(settings.optimization.max_workers)
+        self._closing = False
+
+    async def start(self) -> None:
+        """End the runs that were going when the server died, keeping their best versions."""
+        for record in await self._storage.optimizations.active():
+            await self._finisher.abandon(record)
+            self._clean(record.optimization_id, keep_log=True)
+
+    async def close(self) -> None:
+        """Stop all runs; they end as failed with SERVER_RESTARTED, their best versions are kept."""
+        self._closing = True
+        tasks = list(self._tasks.values())
+        for run in self._live.values():
+            run.cancel_asked.set()
+        await self._executor.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def create(self, command: CreateOptimization) -> OptimizationRecord:
+        """Start a run, or queue it; its row and first event are on disk on return.
+
+        Raises:
+            NotFoundError: There is no such judge.
+            InvalidRequestError: The configuration is out of range, or the request_id was used.
+            FailedPreconditionError: TRAINING_SET_TOO_SMALL or TRAINING_SET_NOT_READY.
+            ConflictError: The judge is being optimized already (OPTIMIZATION_IN_PROGRESS).
+        """
+        violations = command.config.violations()
+        if violations:
+            raise InvalidRequestError(violations)
+
+        async def perform(claim: Claim) -> OptimizationRecord:
+            async with self._creating:
+                return await self._create(command, claim=claim)
+
+        return await self._requests.once(
+            command.request_id,
+            method="CreateOptimization",
+            fingerprint=canonical_json(
+                [
+                    command.judge_id,
+                    command.config.to_json(),
+                    command.deploy_if_better,
+                ]
+            ),
+            perform=perform,
+            recall=self.get,
+        )
+
+    async def get(self, optimization_id: str) -> OptimizationRecord:
+        """Return a run; NotFoundError if there is none."""
+        live = self._live.get(optimization_id)
+        if live is not None:
+            return live.record
+        record = await self._storage.optimizations.get(optimization_id)
+        if record is None:
+            name = f"optimizations/{optimization_id}"
+            raise NotFoundError(
+                f"there is no {name}",
+                reason="OPTIMIZATION_NOT_FOUND",
+                resource_type="Optimization",
+                resource_name=name,
+            )
+        return record
+
+    async def list(
+        self, criteria: OptimizationFilter, *, before: str | None = None, limit: int
+    ) -> Sequence[OptimizationRecord]:
+        """Return runs that match, newest first, at most ``limit``, older than ``before``."""
+        found = await self._storage.optimizations.list(
+            criteria, before=before, limit=limit
+        )
+        live = self._live
+        return [
+            live[r.optimization_id].record if r.optimization_id in live else r
+            for r in found
+        ]
+
+    async def list_trials(
+        self, optimization_id: str, *, after_sequence: int = 0, limit: int
+    ) -> Sequence[OptimizationEventRecord]:
+        """Return ``trial_completed`` events in order, at most ``limit``, after a position.
+
+        Raises:
+            NotFoundError: There is no such run.
+        """
+        await self.get(optimization_id)
+        return await self._storage.optimizations.events(
+            optimization_id,
+            after_sequence=after_sequence,
+            limit=limit,
+            kinds=(EventKind.TRIAL_COMPLETED.value,),
+        )
+
+    async def watch(
+        self, optimization_id: str, *, after_sequence: int | None = None
+    ) -> AsyncIterator[WatchEvent]:
+        """Yield a run's events, ending with ``finished``; without a position first a snapshot.
+
+        Raises:
+            NotFoundError: There is no such run.
+            InvalidTokenError: The position lies in the future.
+        """
+        record = await self.get(optimization_id)
+        live = self._live.get(optimization_id)
+        events = (
+            watch_live(
+                live,
+                after_sequence=after_sequence,
+                heartbeat_s=self._settings.optimization.heartbeat_s,
+            )
+            if live is not None
+            else watch_ended(record, self._storage, after_sequence=after_sequence)
+        )
+        async for event in events:
+            yield event
+
+    async def cancel(self, optimization_id: str) -> OptimizationRecord:
+        """Ask a run to stop and return it as it is now; one that has ended stays as it is.
+
+        Raises:
+            NotFoundError: There is no such run.
+        """
+        record = await self.get(optimization_id)
+        live = self._live.get(optimization_id)
+        if live is None or live.ended or live.cancel_asked.is_set():
+            return record
+        live.cancel_asked.set()
+        await live.change(state="cancelling")
+        await self._executor.cancel(optimization_id)
+        return live.record
+
+    @property
+    def active_count(self) -> int:
+        """Runs that have not ended."""
+        return len(self._live)
+
+    # --- Creating -------------------------------------------------------------------------------
+
+    async def _create(
+        self, command: CreateOptimization, *, claim: Claim
+    ) -> OptimizationRecord:
+        judge = self._registry.get(command.judge_id)
+        for run in self._live.values():
+            if run.record.judge_id == command.judge_id:
+                raise _in_progress(judge, run.run_id)
+        training_set = await self._training.training_set(command.judge_id)
+        _check_ready(training_set, self._settings.optimization.min_examples)
+        version = self._registry.get_version(command.judge_id)
+        plan = self._plan(command.config, version, training_set)
+        record = self._record(command, version, training_set, plan=plan)
+        run = LiveRun(record, self._storage)
+        run.update(Progress(trials_total=total_trials(plan)))
+        if self._slots.locked():
+            workers = self._settings.optimization.max_workers
+            await run.create(
+                EventKind.WARNING,
+                {"message": f"waiting: {workers} optimizations run at once"},
+                *claim(run.run_id),
+            )
+        else:
+            await run.create(
+                EventKind.PHASE_CHANGED,
+                first_payload(Phase.PREPARING, run.progress),
+                *claim(run.run_id),
+            )
+        self._live[run.run_id] = run
+        task = asyncio.create_task(
+            self._execute(run, version, plan, warnings=training_set.warnings),
+            name=f"optimization-{run.run_id}",
+        )
+        self._tasks[run.run_id] = task
+        return run.record
+
+    def _plan(
+        self,
+        config: OptimizationConfig,
+        version: JudgeVersion,
+        training_set: TrainingSet,
+    ) -> SearchPlan:
+        task_lm = self._settings.task_lm
+        return make_plan(
+            config,
+            scores=version.program.scores,
+            train_count=training_set.train_count,
+            validation_count=training_set.validation_count,
+            curated_count=len(curated_instructions(version.program)),
+            default_lm_calls=self._settings.optimization.default_lm_calls,
+            local=task_lm.model.startswith("local/"),
+            max_concurrency=task_lm.max_concurrency,
+            prompt_model=self._settings.prompt_lm is not None,
+        )
+
+    def _record(
+        self,
+        command: CreateOptimization,
+        version: JudgeVersion,
+        training_set: TrainingSet,
+        *,
+        plan: SearchPlan,
+    ) -> OptimizationRecord:
+        prompt_lm = self._settings.prompt_lm or self._settings.task_lm
+        proposes = plan.instruction_source is InstructionSource.PROPOSER
+        resolved = {
+            **command.config.to_json(),
+            "num_trials": plan.num_trials,
+            "num_candidates": plan.num_candidates,
+            "max_bootstrapped_demos": plan.max_bootstrapped_demos,
+            "max_labeled_demos": plan.max_labeled_demos,
+            "seed": plan.seed,
+            "instruction_source": plan.instruction_source.value,
+        }
+        now = datetime.now(UTC)
+        waiting = self._slots.locked()
+        return OptimizationRecord(
+            optimization_id=new_id(),
+            judge_id=command.judge_id,
+            state="queued" if waiting else "running",
+            phase="" if waiting else Phase.PREPARING.value,
+            config_json=canonical_json(resolved),
+            deploy_if_better=command.deploy_if_better,
+            baseline_version=version.version,
+            candidate_version=None,
+            decision_json=None,
+            error_json=None,
+            progress_json="{}",
+            dataset_json=canonical_json(
+                {
+                    "train_count": training_set.train_count,
+                    "validation_count": training_set.validation_count,
+                    "test_count": training_set.test_count,
+                    "digest": training_set.digest,
+                }
+            ),
+            task_model=self._settings.task_lm.model,
+            prompt_model=prompt_lm.model if proposes else "",
+            created_at=now,
+            started_at=None if waiting else now,
+            ended_at=None,
+        )
+
+    # --- Executing ------------------------------------------------------------------------------
+
+    async def _execute(
+        self,
+        run: LiveRun,
+        version: JudgeVersion,
+        plan: SearchPlan,
+        *,
+        warnings: Sequence[str],
+    ) -> None:
+        """Take a run to its end. Whatever happens, it ends."""
+        last: Mapping[str, Any] = {"kind": EventKind.CANCELLED.value}
+        try:
+            if await self._slot(run):
+                try:
+                    last = await self._run(run, version, plan, warnings=warnings)
+                finally:
+                    self._slots.release()
+        except Exception as error:  # noqa: BLE001 - a fault must end the run, not the server
+            last = {"kind": EventKind.FAILED.value, "error": _fault(error)}
+        if self._closing and last["kind"] != EventKind.RESULT.value:
+            last = {
+                "kind": EventKind.FAILED.value,
+                "error": asdict(server_restarted(run.run_id)),
+            }
+        try:
+            await self._finisher.finish(run, last)
+        finally:
+            self._live.pop(run.run_id, None)
+            self._tasks.pop(run.run_id, None)
+            self._clean(run.run_id, keep_log=run.record.state == "failed")
+
+    async def _slot(self, run: LiveRun) -> bool:
+        """Wait for a worker; return False if the run is cancelled before there is one."""
+        slot = asyncio.ensure_future(self._slots.acquire())
+        cancelled = asyncio.ensure_future(run.cancel_asked.wait())
+        await asyncio.wait({slot, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+        cancelled.cancel()
+        if run.cancel_asked.is_set():
+            if slot.done():
+                self._slots.release()
+            slot.cancel()
+            return False
+        if run.record.state == "queued":
+            now = datetime.now(UTC)
+            await run.append(
+                EventKind.PHASE_CHANGED,
+                first_payload(Phase.PREPARING, run.progress),
+                state="running",
+                phase=Phase.PREPARING.value,
+                started_at=now,
+            )
+        return True
+
+    async def _run(
+        self,
+        run: LiveRun,
+        version: JudgeVersion,
+        plan: SearchPlan,
+        *,
+        warnings: Sequence[str],
+    ) -> Mapping[str, Any]:
+        """Run the worker and return its last word."""
+        for warning in warnings:
+            await run.append(EventKind.WARNING, {"message": warning})
+        spec = await self._spec(run, version, plan)
+        await self._executor.submit(run.run_id, spec.to_json())
+        events = self._executor.events(run.run_id)
+        try:
+            if run.cancel_asked.is_set():
+                await self._executor.cancel(run.run_id)
+            async for event in events:
+                kind = EventKind(event["kind"])
+                if kind.is_final:
+                    return event
+                await self._take(run, kind, event)
+        finally:
+            # Closing the iterator ends the process, also when an event could not be stored.
+            with contextlib.suppress(AttributeError):
+                await events.aclose()  # type: ignore[attr-defined]  # generators have it
+        raise RuntimeError("the executor's events ended without a final one")
+
+    async def _take(
+        self, run: LiveRun, kind: EventKind, event: Mapping[str, Any]
+    ) -> None:
+        payload = {k: v for k, v in event.items() if k != "kind"}
+        if "progress" in payload:
+            run.update(Progress.from_json(payload["progress"]))
+        if kind is EventKind.PHASE_CHANGED:
+            await run.append(kind, payload, phase=payload["phase"])
+        elif kind in _LOGGED:
+            if kind is EventKind.BEST_IMPROVED:
+                run.best = payload
+            await run.append(kind, payload)
+
+    async def _spec(
+        self, run: LiveRun, version: JudgeVersion, plan: SearchPlan
+    ) -> RunSpec:
+        examples = await self._storage.examples.accepted(version.judge_id)
+        prompt_lm = self._settings.prompt_lm
+        return RunSpec(
+            optimization_id=run.run_id,
+            program_json=program_to_json(version.program),
+            train=_examples(examples, "train"),
+            validation=_examples(examples, "validation"),
+            test=_examples(examples, "test"),
+            plan=plan,
+            curated=tuple(curated_instructions(version.program)),
+            task_lm=await self._resolve_lm(self._settings.task_lm),
+            prompt_lm=await self._resolve_lm(prompt_lm) if prompt_lm else None,
+            model_dir=str(self._settings.model_dir),
+            work_dir=str(self._work_dir(run.run_id).absolute()),
+        )
+
+    def _work_dir(self, run_id: str) -> Path:
+        configured = self._settings.optimization.work_dir
+        path = self._settings.storage.path
+        root = configured or path.with_name(f"{path.name}.runs")
+        return root / run_id
+
+    def _clean(self, run_id: str, *, keep_log: bool) -> None:
+        """Delete what a run leaves on disk; of a failed one its log stays.
+
+        Call caches hold judged texts: they do not outlive the run.
+        """
+        directory = self._work_dir(run_id)
+        if not keep_log:
+            shutil.rmtree(directory, ignore_errors=True)
+            return
+        for path in directory.glob("*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.suffix != ".log":
+                path.unlink(missing_ok=True)
+
+
+def _examples(records: Sequence[ExampleRecord], split: str) -> tuple[RunExample, ...]:
+    return tuple(
+        RunExample(r.example_id, r.input_json, r.verdict, r.score, r.rationale)
+        for r in records
+        if r.split == split
+    )
+
+
+def _check_ready(training_set: TrainingSet, need: int) -> None:
+    have = training_set.example_count
+    if have < need:
+        raise FailedPreconditionError(
+            f"there are {have} training examples, {need} are needed; record feedback or import more",
+            reason="TRAINING_SET_TOO_SMALL",
+            metadata={"have": str(have), "need": str(need)},
+        )
+    if training_set.readiness is Readiness.NOT_READY:
+        problems = "; ".join(training_set.problems)
+        raise FailedPreconditionError(
+            f"the training examples cannot teach this judge: {problems}",
+            reason="TRAINING_SET_NOT_READY",
+            metadata={"problems": problems},
+        )
+
+
+def _in_progress(judge: Judge, run_id: str) -> ConflictError:
+    name = f"optimizations/{run_id}"
+    return ConflictError(
+        f"{judge.name} is being optimized by {name}; watch that one or cancel it first",
+        reason="OPTIMIZATION_IN_PROGRESS",
+        metadata={"optimization": name},
+    )
+
+
+def _fault(error: Exception) -> dict[str, Any]:
+    return {
+        "code": getattr(error, "code", "INTERNAL"),
+        "reason": getattr(error, "reason", "INTERNAL"),
+        "message": getattr(
+            error, "message", f"fault in sidejudge: {type(error).__name__}"
+        ),
+        "metadata": dict(getattr(error, "metadata", {})),
+    }

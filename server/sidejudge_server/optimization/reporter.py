@@ -1,0 +1,173 @@
+"""What a worker tells the server: events with the run's progress, in JSON.
+
+Keys by kind, as watchers get them:
+
+* phase_changed: phase, progress
+* instruction_proposed: instruction_index (-1 if refused), instructions, refusal
+* trial_completed: trial (number, score, example_count, full_evaluation, instruction_index,
+  demonstration_set_index, instructions, demonstration_count, best, end_time), progress
+* best_improved: trial (number), score, program (canonical program JSON, refitted)
+* warning: message
+* progress: progress
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from sidejudge_server.optimization.metering import SpendMeter
+from sidejudge_server.optimization.mipro import SearchTrial
+from sidejudge_server.optimization.proposals import Proposal
+from sidejudge_server.optimization.spec import EventKind, Phase, Progress
+
+__all__ = ["EventSink", "Reporter"]
+
+_PROGRESS_EVERY_S = 1.0
+
+
+class EventSink(Protocol):
+    """Takes events; thread-safe."""
+
+    def send(self, event: Mapping[str, Any]) -> None:
+        """Take one event."""
+        ...
+
+
+class Reporter:
+    """Sends events and keeps the run's progress; thread-safe."""
+
+    def __init__(
+        self, sink: EventSink, meter: SpendMeter, *, trials_total: int
+    ) -> None:
+        self._sink = sink
+        self._meter = meter
+        self._started = time.monotonic()
+        self._search_started: float | None = None
+        self._trials = 0
+        self._total = trials_total
+        self._baseline: float | None = None
+        self._best: float | None = None
+        self._stopped = threading.Event()
+
+    def start(self) -> None:
+        """Send progress every second from a thread, so that long phases are seen to live."""
+        threading.Thread(target=self._tick, name="progress", daemon=True).start()
+
+    def stop(self) -> None:
+        """Send no further progress."""
+        self._stopped.set()
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run is and what it has spent."""
+        now = time.monotonic()
+        return Progress(
+            trials_completed=self._trials,
+            trials_total=max(self._total, self._trials),
+            baseline_score=self._baseline,
+            best_score=self._best,
+            elapsed_s=round(now - self._started, 3),
+            eta_s=self._eta_s(now),
+            **asdict(self._meter.spend),
+        )
+
+    def phase(self, phase: Phase) -> None:
+        """Say that a phase begins."""
+        if phase is Phase.SEARCHING:
+            self._search_started = time.monotonic()
+        self._send(
+            EventKind.PHASE_CHANGED,
+            phase=phase.value,
+            progress=self.progress.to_json(),
+        )
+
+    def proposed(self, proposal: Proposal) -> None:
+        """Say that an instruction competes or was refused."""
+        self._send(
+            EventKind.INSTRUCTION_PROPOSED,
+            instruction_index=proposal.index,
+            instructions=proposal.instructions,
+            refusal=proposal.refusal,
+        )
+
+    def baseline(
+        self, score: float, *, example_count: int, trial: Mapping[str, Any]
+    ) -> None:
+        """Report the starting version as trial 0."""
+        self._baseline = self._best = score
+        self._send_trial(
+            {
+                "number": 0,
+                "score": score,
+                "example_count": example_count,
+                "full_evaluation": True,
+                "instruction_index": 0,
+                "demonstration_set_index": 0,
+                "best": True,
+                **trial,
+            }
+        )
+
+    def trial(self, trial: SearchTrial) -> None:
+        """Report a trial."""
+        self._trials = trial.number
+        if trial.best:
+            self._best = trial.score
+        self._send_trial(
+            {
+                "number": trial.number,
+                "score": trial.score,
+                "example_count": trial.example_count,
+                "full_evaluation": trial.full,
+                "instruction_index": trial.instruction_index,
+                "demonstration_set_index": trial.demo_set_index,
+                "instructions": trial.instructions,
+                "demonstration_count": trial.demo_count,
+                "best": trial.best,
+            }
+        )
+
+    def best_improved(self, trial: int, *, score: float, program_json: str) -> None:
+        """Hand over the best program so far, so that a stopped run leaves something behind."""
+        self._send(
+            EventKind.BEST_IMPROVED, trial=trial, score=score, program=program_json
+        )
+
+    def warning(self, message: str) -> None:
+        """Report something that does not stop the run."""
+        self._send(EventKind.WARNING, message=message)
+
+    def final(self, kind: EventKind, **payload: object) -> None:
+        """Send the last word."""
+        self.stop()
+        self._send(kind, progress=self.progress.to_json(), **payload)
+
+    def search_ended(self) -> None:
+        """Correct the planned number of trials to what became of it."""
+        self._total = self._trials
+
+    def _send_trial(self, trial: Mapping[str, Any]) -> None:
+        document = {**trial, "end_time": datetime.now(UTC).isoformat()}
+        self._send(
+            EventKind.TRIAL_COMPLETED,
+            trial=document,
+            progress=self.progress.to_json(),
+        )
+
+    def _send(self, kind: EventKind, **payload: object) -> None:
+        self._sink.send({"kind": kind.value, **payload})
+
+    def _eta_s(self, now: float) -> float | None:
+        if self._search_started is None or not self._trials:
+            return None
+        per_trial = (now - self._search_started) / self._trials
+        return round(per_trial * max(0, self._total - self._trials), 3)
+
+    def _tick(self) -> None:
+        while not self._stopped.wait(_PROGRESS_EVERY_S):
+            self._send(EventKind.PROGRESS, progress=self.progress.to_json())

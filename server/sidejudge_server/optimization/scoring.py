@@ -1,0 +1,237 @@
+"""Answers of programs to labelled examples, and what they are worth.
+
+Programs are asked without their decision rule or score map, which do not reach the prompt: the answer
+comes from the run's cache when only the rule has changed, and every rule can be applied afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import dspy
+
+from sidejudge_server.errors import JudgeOutputError
+from sidejudge_server.judges.blocking import BlockingClient
+from sidejudge_server.judges.codec import input_from_json
+from sidejudge_server.judges.decode import (
+    apply_score_map,
+    decide,
+    stated_probabilities,
+)
+from sidejudge_server.judges.dspy_judge import JudgeModule
+from sidejudge_server.judges.evaluator import evaluate
+from sidejudge_server.judges.types import (
+    ConfidenceSource,
+    JudgeInput,
+    JudgeProgram,
+    JudgeResult,
+    Judgment,
+    LabelOffsets,
+    ScoreMap,
+    Verdict,
+    VerdictProbabilities,
+)
+from sidejudge_server.lm.types import ChatClient
+from sidejudge_server.optimization.metering import AnswerTally
+from sidejudge_server.optimization.refit import fit_offsets, fit_score_map
+from sidejudge_server.optimization.spec import RunExample
+
+__all__ = [
+    "Fitted",
+    "LabelledItem",
+    "Scorer",
+    "TalliedJudge",
+    "labelled",
+    "quality",
+    "refit",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledItem:
+    """An input with its right answer; ``verdict`` xor ``score``."""
+
+    input: JudgeInput
+    verdict: Verdict | None
+    score: float | None
+    rationale: str
+
+
+def labelled(example: RunExample) -> LabelledItem:
+    """Read an example as it came over the pipe.
+
+    Raises:
+        CodecError: It is none.
+    """
+    return LabelledItem(
+        input_from_json(example.input_json),
+        Verdict(example.verdict) if example.verdict is not None else None,
+        example.score,
+        example.rationale,
+    )
+
+
+class Scorer:
+    """Asks programs about items, several at a time, through the run's client."""
+
+    def __init__(
+        self,
+        client: ChatClient,
+        blocking: BlockingClient,
+        *,
+        tally: AnswerTally,
+        concurrency: int,
+    ) -> None:
+        """Create it.
+
+        Args:
+            client: Metered and cached; used in the loop of ``blocking``.
+            blocking: Runs the loop.
+            tally: Counts unusable answers.
+            concurrency: Calls at once.
+        """
+        self._client = client
+        self._blocking = blocking
+        self._tally = tally
+        self._concurrency = concurrency
+
+    def answers(
+        self, program: JudgeProgram, items: Sequence[LabelledItem]
+    ) -> list[JudgeResult | None]:
+        """Return the answers in order, before any rule or map; None for an unusable one.
+
+        Raises:
+            RunAborted: The model did not deliver, or too many answers are unusable.
+            RunCancelled: The run was cancelled.
+        """
+        plain = replace(program, offsets=LabelOffsets(), score_map=ScoreMap())
+        return self._blocking.run(self._all(plain, items))
+
+    async def _all(
+        self, program: JudgeProgram, items: Sequence[LabelledItem]
+    ) -> list[JudgeResult | None]:
+        slots = asyncio.Semaphore(self._concurrency)
+
+        async def one(item: LabelledItem) -> JudgeResult | None:
+            async with slots:
+                try:
+                    answer = await evaluate(
+                        program, item.input, self._client, explain=False
+                    )
+                except JudgeOutputError:
+                    self._tally.not_usable()
+                    return None
+            self._tally.usable()
+            return answer.result
+
+        return list(await asyncio.gather(*map(one, items)))
+
+
+class TalliedJudge(JudgeModule):
+    """A judge whose unusable answers are empty predictions, worth 0, instead of errors."""
+
+    def __init__(self, program: JudgeProgram, *, tally: AnswerTally) -> None:
+        super().__init__(program, explain=False)
+        self.tally = tally
+
+    def forward(self, **inputs: str) -> Any:  # noqa: ANN401 - dspy is untyped
+        """Judge one item; see `JudgeModule.forward`."""
+        try:
+            prediction = super().forward(**inputs)
+        except JudgeOutputError:
+            self.tally.not_usable()
+            return dspy.Prediction()
+        self.tally.usable()
+        return prediction
+
+
+def quality(
+    program: JudgeProgram,
+    items: Sequence[LabelledItem],
+    answers: Sequence[JudgeResult | None],
+) -> list[float]:
+    """Return what each answer is worth under the program's rule or map, 0..1.
+
+    1 or 0 for a right or wrong verdict, 1 - |error| for a score, 0 for an unusable answer.
+    """
+    return [
+        _worth(program, item, answer)
+        for item, answer in zip(items, answers, strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A program with its refitted rule or map, and its out-of-fold worth on validation items."""
+
+    program: JudgeProgram
+    quality: float
+    metrics: Mapping[str, float]
+
+
+def refit(
+    program: JudgeProgram,
+    items: Sequence[LabelledItem],
+    answers: Sequence[JudgeResult | None],
+) -> Fitted:
+    """Refit the rule or map of a program on its answers to validation items."""
+    if program.scores:
+        raws = [
+            None if a is None or isinstance(a, Judgment) else a.raw_score
+            for a in answers
+        ]
+        score_fit = fit_score_map(
+            raws, [item.score or 0.0 for item in items], old=program.score_map
+        )
+        return Fitted(
+            replace(program, score_map=score_fit.score_map),
+            score_fit.quality,
+            {"validation.score_accuracy": score_fit.quality},
+        )
+    fit = fit_offsets(
+        [_probabilities(program, a) for a in answers],
+        [item.verdict or Verdict.FAIL for item in items],
+        binary=program.binary,
+        old=program.offsets,
+    )
+    return Fitted(
+        replace(program, offsets=fit.offsets),
+        fit.quality,
+        {"validation.accuracy": fit.accuracy, "validation.soft_accuracy": fit.soft},
+    )
+
+
+def _worth(
+    program: JudgeProgram, item: LabelledItem, answer: JudgeResult | None
+) -> float:
+    if answer is None:
+        return 0.0
+    if not isinstance(answer, Judgment):
+        score = apply_score_map(program.score_map, answer.raw_score)
+        return 1 - abs(score - (item.score or 0.0))
+    probabilities = _probabilities(program, answer)
+    verdict = answer.verdict
+    if probabilities is not None:
+        verdict = decide(probabilities, program.offsets, program.binary).verdict
+    return float(verdict is item.verdict)
+
+
+def _probabilities(
+    program: JudgeProgram, answer: JudgeResult | None
+) -> VerdictProbabilities | None:
+    """Return a verdict's probabilities, measured or stated.
+
+    A verdict without either is as certain as a stated one can be: the decision rule cannot move it
+    much, which is all that is known of it.
+    """
+    if not isinstance(answer, Judgment):
+        return None
+    if answer.probabilities is not None:
+        return answer.probabilities
+    stated = 1.0
+    if answer.confidence_source is ConfidenceSource.STATED:
+        stated = answer.confidence or 0.0
+    return stated_probabilities(answer.verdict, stated, binary=program.binary)
