@@ -1,1 +1,86 @@
 """DuckDB storage of sidejudge: records, migrations, one writer, many readers."""
+
+from sidejudge_storage.commands import (
+    Command,
+    RejectExample,
+    ReplaceJudge,
+    ReplaceOptimization,
+)
+from sidejudge_storage.database import RepairReport, StorageOptions
+from sidejudge_storage.errors import (
+    AcknowledgedRowsMissingError,
+    CommitGap,
+    DatabaseLockedError,
+    DatabaseTooNewError,
+    DuplicateKeyError,
+    RevisionConflictError,
+    RowMissingError,
+    StorageError,
+    WriteFailedError,
+)
+from sidejudge_storage.ids import new_id
+from sidejudge_storage.readers.evaluations import (
+    EvaluationFilter,
+    EvaluationKey,
+    EvaluationReader,
+)
+from sidejudge_storage.readers.examples import ExampleFilter, ExampleReader
+from sidejudge_storage.readers.feedback import FeedbackFilter, FeedbackReader
+from sidejudge_storage.readers.judges import JudgeReader
+from sidejudge_storage.readers.optimizations import (
+    OptimizationFilter,
+    OptimizationReader,
+)
+from sidejudge_storage.readers.requests import RequestReader
+from sidejudge_storage.records import (
+    DeploymentRecord,
+    EvaluationRecord,
+    ExampleRecord,
+    FeedbackRecord,
+    JudgeRecord,
+    JudgeVersionRecord,
+    OptimizationEventRecord,
+    OptimizationRecord,
+    RequestRecord,
+)
+from sidejudge_storage.storage import Storage
+
+__all__ = [
+    "AcknowledgedRowsMissingError",
+    "Command",
+    "CommitGap",
+    "DatabaseLockedError",
+    "DatabaseTooNewError",
+    "DeploymentRecord",
+    "DuplicateKeyError",
+    "EvaluationFilter",
+    "EvaluationKey",
+    "EvaluationReader",
+    "EvaluationRecord",
+    "ExampleFilter",
+    "ExampleReader",
+    "ExampleRecord",
+    "FeedbackFilter",
+    "FeedbackReader",
+    "FeedbackRecord",
+    "JudgeReader",
+    "JudgeRecord",
+    "JudgeVersionRecord",
+    "OptimizationEventRecord",
+    "OptimizationFilter",
+    "OptimizationReader",
+    "OptimizationRecord",
+    "RejectExample",
+    "RepairReport",
+    "ReplaceJudge",
+    "ReplaceOptimization",
+    "RequestReader",
+    "RequestRecord",
+    "RevisionConflictError",
+    "RowMissingError",
+    "Storage",
+    "StorageError",
+    "StorageOptions",
+    "WriteFailedError",
+    "new_id",
+]

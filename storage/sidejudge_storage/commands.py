@@ -1,0 +1,73 @@
+"""What can be written: new rows, and the few changes of existing ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sidejudge_storage.records import (
+    DeploymentRecord,
+    EvaluationRecord,
+    ExampleRecord,
+    FeedbackRecord,
+    JudgeRecord,
+    JudgeVersionRecord,
+    OptimizationEventRecord,
+    OptimizationRecord,
+    RequestRecord,
+)
+
+__all__ = [
+    "Change",
+    "Command",
+    "Record",
+    "RejectExample",
+    "ReplaceJudge",
+    "ReplaceOptimization",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceJudge:
+    """Replace a judge if its stored revision is ``expected_revision``."""
+
+    record: JudgeRecord
+    expected_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceOptimization:
+    """Replace an optimization, which must exist."""
+
+    record: OptimizationRecord
+
+
+@dataclass(frozen=True, slots=True)
+class RejectExample:
+    """Take an example, which must exist, out of the training set.
+
+    Its group keeps the side of the split it had, see ``ExampleReader.group_splits``.
+    """
+
+    example_id: str
+    rejection: str
+    detail: str
+
+
+Record = (
+    JudgeRecord
+    | JudgeVersionRecord
+    | DeploymentRecord
+    | EvaluationRecord
+    | FeedbackRecord
+    | ExampleRecord
+    | OptimizationRecord
+    | OptimizationEventRecord
+    | RequestRecord
+)
+"""A new row."""
+
+Change = ReplaceJudge | ReplaceOptimization | RejectExample
+"""A change of an existing row."""
+
+Command = Record | Change
+"""One step of a write unit."""

@@ -1,0 +1,355 @@
+"""One open database: connection, lock, repair, and the check that nothing acknowledged is gone."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sidejudge_storage.errors import (
+    AcknowledgedRowsMissingError,
+    CommitGap,
+    StorageError,
+)
+from sidejudge_storage.highwater import HighWaterFile, Mark
+from sidejudge_storage.migrations import MIGRATIONS, migrate
+from sidejudge_storage.wal import Cut, WalCopies, connect_cutting
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["Database", "RepairReport", "StorageOptions"]
+
+_FILE_FORMAT = "v1.5.0"
+"""Storage version of new files: DuckDB 1.5 and 2.0 read and write it; 2.0's default 1.5 cannot."""
+
+_REQUESTS_KEPT = timedelta(hours=48)
+"""Request ids are answered for 24 hours; twice that allows for a clock that was set."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class StorageOptions:
+    """How the database is opened."""
+
+    memory_limit: str = "512MB"
+    """DuckDB's memory limit; its own default is 80 % of the machine."""
+
+    threads: int = 2
+    """DuckDB's threads."""
+
+    accept_data_loss: bool = False
+    """Open although acknowledged commits are missing; what is missing stays missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class RepairReport:
+    """What was done to open a damaged database."""
+
+    bytes_cut: int
+    """How much was cut off the write-ahead log; 0 if only a loss was accepted."""
+    copies: tuple[Path, ...]
+    """The logs as they were before."""
+    message: str
+    """The whole story in a sentence or two."""
+    gap: CommitGap | None = None
+    """Acknowledged commits whose loss was accepted."""
+
+
+class Database:
+    """A DuckDB file that is open for writing by one thread and for reading by any."""
+
+    def __init__(self, path: Path, options: StorageOptions) -> None:
+        """Lock, repair, check and migrate the file, making it if it is not there.
+
+        Raises:
+            DatabaseLockedError: It is in use.
+            DatabaseTooNewError: A newer sidejudge wrote it.
+            AcknowledgedRowsMissingError: It lost acknowledged commits and
+                ``options.accept_data_loss`` is not set; nothing was changed.
+            StorageError: It cannot be opened.
+        """
+        self.path = path
+        self.database_id = uuid.UUID(int=0)
+        self.last_commit = 0
+        self.repair: RepairReport | None = None
+        self._options = options
+        # Guards the four below: reopening waits for the readers, and readers for reopening.
+        self._gate = threading.Condition()
+        self._readers = 0
+        self._closed = False
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._problem = "the database is closed"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._mark_file = HighWaterFile(path.with_name(path.name + ".acked"))
+        try:
+            self._open(accept_data_loss=options.accept_data_loss)
+        except BaseException:
+            self._mark_file.close()
+            raise
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The writer's connection.
+
+        Raises:
+            StorageError: The database is closed or could not be reopened.
+        """
+        if self._connection is None:
+            raise StorageError(self._problem)
+        return self._connection
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection; False after a failed reopening."""
+        return self._connection is not None
+
+    def query(self, sql: str, params: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Run a query on a cursor of its own and return all its rows.
+
+        Results are fetched to the end because DuckDB 2 streams them.
+
+        Raises:
+            StorageError: The query failed or the database is closed.
+        """
+        import duckdb
+
+        with self._reading() as connection, connection.cursor() as cursor:
+            try:
+                rows: list[tuple[Any, ...]] = cursor.execute(
+                    sql, list(params)
+                ).fetchall()
+            except duckdb.Error as error:
+                raise StorageError(f"a query failed: {error}") from error
+            return rows
+
+    def acknowledge(self) -> None:
+        """Advance the mark to ``last_commit``; call it before anyone hears of the commit.
+
+        Raises:
+            OSError: The mark could not be written.
+        """
+        self._mark_file.write(self._mark())
+
+    @property
+    def mark_is_dirty(self) -> bool:
+        """Whether the mark on disk is older than the one in memory."""
+        return self._mark_file.dirty
+
+    def sync_mark(self) -> None:
+        """Force the mark to disk.
+
+        Raises:
+            OSError: The disk refused.
+        """
+        self._mark_file.sync()
+
+    def revive(self) -> None:
+        """Make sure after an error that the database works, reopening it if it does not.
+
+        Also learns whether the commit that failed had come through.
+
+        Raises:
+            StorageError: It cannot be opened at present; call it again later.
+        """
+        import duckdb
+
+        if self._connection is not None:
+            try:
+                self.last_commit = _last_commit(self._connection)
+            except duckdb.Error:
+                _log.warning("reopening the database after a failed write")
+            else:
+                return
+        with self._gate:
+            self._problem = "the database is being reopened after a failed write"
+            connection, self._connection = self._connection, None
+            self._gate.wait_for(lambda: self._readers == 0)
+        if connection is not None:
+            connection.close()
+        try:
+            self._open(accept_data_loss=False)
+        except StorageError as error:
+            self._problem = str(error)
+            raise
+
+    def close(self) -> None:
+        """Checkpoint and close; safe to call twice."""
+        import duckdb
+
+        with self._gate:
+            if self._closed:
+                return
+            self._closed = True
+            self._problem = "the database is closed"
+            connection, self._connection = self._connection, None
+            self._gate.wait_for(lambda: self._readers == 0)
+        if connection is not None:
+            try:
+                connection.execute("CHECKPOINT").fetchall()
+            except duckdb.Error as error:
+                # Everything is in the log, which the next start replays.
+                _log.warning("no checkpoint at close: %s", error)
+            connection.close()
+        self._mark_file.close()
+
+    @contextmanager
+    def _reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with self._gate:
+            connection = self.connection
+            self._readers += 1
+        try:
+            yield connection
+        finally:
+            with self._gate:
+                self._readers -= 1
+                self._gate.notify_all()
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        import duckdb
+
+        connection = duckdb.connect(
+            str(self.path),
+            config={
+                "storage_compatibility_version": _FILE_FORMAT,
+                "memory_limit": self._options.memory_limit,
+                "threads": self._options.threads,
+                "temp_directory": f"{self.path}.tmp",
+                # A database must not fetch code from the network.
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+            },
+        )
+        # Until the check below is passed, closing must not fold the log into the file.
+        connection.execute("PRAGMA disable_checkpoint_on_shutdown").fetchall()
+        return connection
+
+    def _open(self, *, accept_data_loss: bool) -> None:
+        if self.path.exists() and self.path.stat().st_size == 0:
+            self.path.unlink()  # a start that was killed before it wrote the header
+        is_new = not self.path.exists()
+        copies = WalCopies(self.path)
+        if is_new and copies.exist:
+            copies.keep()  # DuckDB would remove a log without a database
+        connection, cuts = connect_cutting(self.path, self._connect, copies)
+        try:
+            gap = self._find_gap(connection)
+            if not accept_data_loss:
+                _refuse(self.path, gap)
+            applied = migrate(connection, MIGRATIONS)
+        except BaseException:
+            connection.close()
+            copies.restore()
+            raise
+        self.repair = _report(copies, cuts, gap=gap) or self.repair
+        copies.discard()
+        ((database_id,),) = connection.execute(
+            "SELECT value FROM meta WHERE name = 'database_id'"
+        ).fetchall()
+        self.database_id = uuid.UUID(database_id)
+        self.last_commit = _last_commit(connection)
+        _prune(connection)
+        connection.execute("PRAGMA enable_checkpoint_on_shutdown").fetchall()
+        if applied:
+            # The id that the mark refers to must not depend on the log.
+            connection.execute("CHECKPOINT").fetchall()
+        # Rows that were stored but not acknowledged can be read from now on.
+        self._mark_file.reset(self._mark())
+        # The writer's statements gain nothing from it, and planning takes half the time without.
+        connection.execute("PRAGMA disable_optimizer").fetchall()
+        with self._gate:
+            self._connection = connection
+
+    def _mark(self) -> Mark:
+        now = datetime.now(UTC)
+        return Mark(self.database_id, self.last_commit, int(now.timestamp() * 1e6))
+
+    def _find_gap(self, connection: duckdb.DuckDBPyConnection) -> CommitGap | None:
+        tables = connection.execute(
+            "SELECT count(*) FROM duckdb_tables() WHERE table_name IN ('meta', 'commit_log')"
+        ).fetchall()
+        if tables != [(2,)]:
+            return None
+        rows = connection.execute(
+            "SELECT value FROM meta WHERE name = 'database_id'"
+        ).fetchall()
+        mark = self._mark_file.read()
+        if not rows or mark is None or str(mark.database_id) != rows[0][0]:
+            return None  # nothing is known of this database
+        acknowledged_at = datetime.fromtimestamp(mark.at_micros / 1e6, UTC)
+        ((lowest, highest, count),) = connection.execute(
+            "SELECT min(seq), max(seq), count(DISTINCT seq) FROM commit_log"
+        ).fetchall()
+        last = highest or 0
+        if last and highest - lowest + 1 != count:
+            ((before_hole,),) = connection.execute(
+                "SELECT min(seq) FROM commit_log WHERE seq + 1 NOT IN (SELECT seq FROM commit_log)"
+            ).fetchall()
+            ((after_hole,),) = connection.execute(
+                "SELECT min(seq) FROM commit_log WHERE seq > ?", [before_hole]
+            ).fetchall()
+            first, end = before_hole + 1, after_hole - 1
+        elif last < mark.commit:
+            first, end = last + 1, mark.commit
+        else:
+            return None
+        times = connection.execute(
+            "SELECT committed_at FROM commit_log WHERE seq = ?", [first - 1]
+        ).fetchall()
+        stored_at = times[0][0].replace(tzinfo=UTC) if times else None
+        return CommitGap(first, end, stored_at, acknowledged_at)
+
+
+def _last_commit(connection: duckdb.DuckDBPyConnection) -> int:
+    ((last,),) = connection.execute("SELECT max(seq) FROM commit_log").fetchall()
+    return last or 0
+
+
+def _prune(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute(
+        "DELETE FROM commit_log WHERE seq < (SELECT max(seq) FROM commit_log)"
+    ).fetchall()
+    oldest = datetime.now(UTC).replace(tzinfo=None) - _REQUESTS_KEPT
+    connection.execute("DELETE FROM requests WHERE created_at < ?", [oldest]).fetchall()
+
+
+def _gap_in_words(gap: CommitGap) -> str:
+    since = gap.stored_at.isoformat() if gap.stored_at else "the beginning"
+    return (
+        f"commits {gap.first}..{gap.last} were acknowledged and are missing (made between"
+        f" {since} and {gap.acknowledged_at.isoformat()})"
+    )
+
+
+def _refuse(path: Path, gap: CommitGap | None) -> None:
+    if gap is not None:
+        raise AcknowledgedRowsMissingError(
+            f"{path}: {_gap_in_words(gap)}. Restore a backup of the database, or start once"
+            " with accept_data_loss to go on without them. Nothing was changed.",
+            gap=gap,
+        )
+
+
+def _report(
+    copies: WalCopies, cuts: list[Cut], *, gap: CommitGap | None
+) -> RepairReport | None:
+    orphaned = copies.kept and not cuts
+    if not cuts and gap is None and not orphaned:
+        return None
+    kept = copies.keep()
+    bytes_cut = sum(c.bytes_cut for c in cuts)
+    parts = [f"cut {c.bytes_cut} bytes off {c.wal} ({c.complaint})" for c in cuts]
+    if orphaned:
+        parts.append("set aside a write-ahead log without a database")
+    if gap is not None:
+        parts.append(f"{_gap_in_words(gap)}; the loss was accepted")
+    if kept:
+        parts.append(f"as it was before: {', '.join(map(str, kept))}")
+    return RepairReport(bytes_cut, tuple(kept), "; ".join(parts), gap)

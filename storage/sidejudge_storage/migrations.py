@@ -1,0 +1,148 @@
+"""The schema, as ordered and named migrations.
+
+A migration that was released is never edited; a change of the schema is a new one at the end. Each
+runs in a transaction together with the record that it ran, so a failing one leaves nothing behind
+and stays pending.
+
+Only small tables have a primary key: DuckDB keeps an index in memory and replays it, while lookups
+by a time-sortable id are answered from zone maps in a millisecond without one.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from sidejudge_storage.errors import DatabaseTooNewError
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["MIGRATIONS", "Migration", "migrate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """A step of the schema. ``name`` is what the database remembers it by."""
+
+    name: str
+    statements: tuple[str, ...]
+
+
+_INITIAL = (
+    "CREATE TABLE meta (name VARCHAR PRIMARY KEY, value VARCHAR NOT NULL)",
+    "CREATE TABLE commit_log (seq BIGINT NOT NULL, committed_at TIMESTAMP NOT NULL)",
+    """CREATE TABLE judges (
+        judge_id VARCHAR PRIMARY KEY, kind VARCHAR NOT NULL, display_name VARCHAR NOT NULL,
+        description VARCHAR NOT NULL, spec_json VARCHAR NOT NULL, labels_json VARCHAR NOT NULL,
+        deployed_version BIGINT NOT NULL, built_in BOOLEAN NOT NULL, deleted BOOLEAN NOT NULL,
+        revision BIGINT NOT NULL, created_at TIMESTAMP NOT NULL, updated_at TIMESTAMP NOT NULL
+    )""",
+    """CREATE TABLE judge_versions (
+        judge_id VARCHAR NOT NULL, version BIGINT NOT NULL, program_json VARCHAR NOT NULL,
+        origin VARCHAR NOT NULL, parent_version BIGINT, optimization_id VARCHAR,
+        data_digest VARCHAR, model VARCHAR, metrics_json VARCHAR NOT NULL,
+        created_at TIMESTAMP NOT NULL, PRIMARY KEY (judge_id, version)
+    )""",
+    """CREATE TABLE deployments (
+        judge_id VARCHAR NOT NULL, sequence BIGINT NOT NULL, version BIGINT NOT NULL,
+        previous_version BIGINT, verb VARCHAR NOT NULL, author VARCHAR NOT NULL,
+        reason VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL, PRIMARY KEY (judge_id, sequence)
+    )""",
+    """CREATE TABLE evaluations (
+        evaluation_id VARCHAR NOT NULL, judge_id VARCHAR NOT NULL, version BIGINT NOT NULL,
+        created_at TIMESTAMP NOT NULL, input_json VARCHAR NOT NULL, verdict VARCHAR,
+        score DOUBLE, confidence DOUBLE, confidence_source VARCHAR NOT NULL, p_pass DOUBLE,
+        p_partial DOUBLE, p_fail DOUBLE, score_stddev DOUBLE, reasoning VARCHAR NOT NULL,
+        suggestions_json VARCHAR NOT NULL, criterion_scores_json VARCHAR NOT NULL,
+        model VARCHAR NOT NULL, input_tokens BIGINT NOT NULL,
+        cached_input_tokens BIGINT NOT NULL, output_tokens BIGINT NOT NULL,
+        lm_calls BIGINT NOT NULL, cost_usd DOUBLE, lm_latency_ms DOUBLE NOT NULL,
+        subject VARCHAR NOT NULL, group_key VARCHAR NOT NULL, labels_json VARCHAR NOT NULL
+    )""",
+    """CREATE TABLE feedback (
+        feedback_id VARCHAR NOT NULL, evaluation_id VARCHAR NOT NULL,
+        judge_id VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL, source VARCHAR NOT NULL,
+        author VARCHAR NOT NULL, verdict VARCHAR, score DOUBLE, comment VARCHAR NOT NULL
+    )""",
+    """CREATE TABLE examples (
+        example_id VARCHAR NOT NULL, judge_id VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL,
+        origin VARCHAR NOT NULL, source VARCHAR NOT NULL, author VARCHAR NOT NULL,
+        evaluation_id VARCHAR, feedback_id VARCHAR, group_key VARCHAR NOT NULL,
+        content_digest VARCHAR NOT NULL, split VARCHAR, input_json VARCHAR NOT NULL,
+        verdict VARCHAR, score DOUBLE, rationale VARCHAR NOT NULL, judged_verdict VARCHAR,
+        judged_score DOUBLE, rejection VARCHAR, rejection_detail VARCHAR NOT NULL
+    )""",
+    """CREATE TABLE optimizations (
+        optimization_id VARCHAR PRIMARY KEY, judge_id VARCHAR NOT NULL, state VARCHAR NOT NULL,
+        phase VARCHAR NOT NULL, config_json VARCHAR NOT NULL, deploy_if_better BOOLEAN NOT NULL,
+        baseline_version BIGINT NOT NULL, candidate_version BIGINT, decision_json VARCHAR,
+        error_json VARCHAR, progress_json VARCHAR NOT NULL, dataset_json VARCHAR NOT NULL,
+        task_model VARCHAR NOT NULL, prompt_model VARCHAR NOT NULL,
+        created_at TIMESTAMP NOT NULL, started_at TIMESTAMP, ended_at TIMESTAMP
+    )""",
+    """CREATE TABLE optimization_events (
+        optimization_id VARCHAR NOT NULL, sequence BIGINT NOT NULL,
+        created_at TIMESTAMP NOT NULL, kind VARCHAR NOT NULL, payload_json VARCHAR NOT NULL
+    )""",
+    """CREATE TABLE requests (
+        request_id VARCHAR NOT NULL, method VARCHAR NOT NULL, fingerprint VARCHAR NOT NULL,
+        resource_id VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL
+    )""",
+)
+
+MIGRATIONS: tuple[Migration, ...] = (Migration("0001_initial", _INITIAL),)
+"""Every migration in the order in which they apply."""
+
+
+def migrate(
+    connection: duckdb.DuckDBPyConnection,
+    migrations: Sequence[Migration] = MIGRATIONS,
+) -> list[str]:
+    """Apply what is pending and return the names, empty if the schema was up to date.
+
+    Also gives a new database its id.
+
+    Raises:
+        DatabaseTooNewError: The database holds a migration that is not in ``migrations``.
+        duckdb.Error: A migration failed; those before it stay applied.
+    """
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS migrations"
+        " (name VARCHAR PRIMARY KEY, applied_at TIMESTAMP NOT NULL)"
+    ).fetchall()
+    rows = connection.execute("SELECT name FROM migrations").fetchall()
+    applied = {name for (name,) in rows}
+    unknown = sorted(applied - {m.name for m in migrations})
+    if unknown:
+        raise DatabaseTooNewError(
+            f"the database was written by a newer sidejudge: it holds {', '.join(unknown)}."
+            " Start that version, or restore a backup made before the upgrade."
+        )
+    pending = [m for m in migrations if m.name not in applied]
+    for migration in pending:
+        _apply(connection, migration)
+    connection.execute(
+        "INSERT INTO meta SELECT 'database_id', ?"
+        " WHERE NOT EXISTS (SELECT 1 FROM meta WHERE name = 'database_id')",
+        [str(uuid.uuid4())],
+    ).fetchall()
+    return [m.name for m in pending]
+
+
+def _apply(connection: duckdb.DuckDBPyConnection, migration: Migration) -> None:
+    connection.execute("BEGIN").fetchall()
+    try:
+        for statement in migration.statements:
+            connection.execute(statement).fetchall()
+        connection.execute(
+            "INSERT INTO migrations VALUES (?, ?)",
+            [migration.name, datetime.now(UTC).replace(tzinfo=None)],
+        ).fetchall()
+    except BaseException:
+        connection.execute("ROLLBACK").fetchall()
+        raise
+    connection.execute("COMMIT").fetchall()

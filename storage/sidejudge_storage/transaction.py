@@ -1,0 +1,249 @@
+"""Writing many units in one transaction, each of them wholly or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from sidejudge_storage.commands import (
+    Command,
+    Record,
+    RejectExample,
+    ReplaceJudge,
+    ReplaceOptimization,
+)
+from sidejudge_storage.database import Database
+from sidejudge_storage.errors import (
+    DuplicateKeyError,
+    RevisionConflictError,
+    RowMissingError,
+    StorageError,
+    WriteFailedError,
+)
+from sidejudge_storage.tables import EXAMPLES, JUDGES, OPTIMIZATIONS, Table, table_of
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["Unit", "commit_units", "prepare"]
+
+_STATEMENT_CHARS = 8_000_000
+"""Longest parameter of one INSERT; more rows take further statements of the transaction."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Insert:
+    table: Table[Any]
+    row: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Update:
+    table: Table[Any]
+    run: Callable[[duckdb.DuckDBPyConnection], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Commands that are written together, ready for the writer."""
+
+    steps: tuple[_Insert | _Update, ...]
+    chars: int
+    """Length of its rows, which bounds how much is flushed at once."""
+
+
+def prepare(commands: Sequence[Command]) -> Unit:
+    """Turn commands into a unit.
+
+    Raises:
+        ValueError: A text is not Unicode or a time has no zone.
+        TypeError: Something is not a command.
+    """
+    steps = tuple(_step(c) for c in commands)
+    chars = sum(len(s.row) if isinstance(s, _Insert) else 0 for s in steps)
+    return Unit(steps, chars)
+
+
+def _step(command: Command) -> _Insert | _Update:
+    if isinstance(command, ReplaceJudge):
+        row = JUDGES.encode(command.record)
+        return _Update(JUDGES, lambda c: _replace_judge(c, command, row))
+    if isinstance(command, ReplaceOptimization):
+        row = OPTIMIZATIONS.encode(command.record)
+        return _Update(OPTIMIZATIONS, lambda c: _replace_optimization(c, command, row))
+    if isinstance(command, RejectExample):
+        return _Update(EXAMPLES, lambda c: _reject_example(c, command))
+    record: Record = command
+    table = table_of(record)
+    return _Insert(table, table.encode(record))
+
+
+def commit_units(
+    database: Database, units: Sequence[Unit]
+) -> list[StorageError | None]:
+    """Write units durably and advance the high-water mark.
+
+    If the transaction fails because of one unit it is tried again in halves, so that only the
+    culprit fails, at the cost of two transactions per halving.
+
+    Returns:
+        For each unit None if it is stored, else why it is not.
+    """
+    import duckdb
+
+    if not database.is_open:
+        _revive(database)
+    try:
+        database.connection.execute("BEGIN").fetchall()
+        _write(database.connection, units, commit=database.last_commit + 1)
+        database.connection.execute("COMMIT").fetchall()
+        database.last_commit += 1
+    except (duckdb.Error, StorageError) as error:
+        _roll_back(database)
+        if not _is_about_the_data(error):
+            _log.error("a write failed: %s", _in_words(error))
+            _revive(database)
+            return [_write_failed(error) for _ in units]
+        if len(units) == 1:
+            return [_as_storage_error(error)]
+        middle = len(units) // 2
+        return [
+            *commit_units(database, units[:middle]),
+            *commit_units(database, units[middle:]),
+        ]
+    try:
+        database.acknowledge()
+    except OSError as error:
+        # Stored, but a later loss of these rows could not be noticed: not acknowledged.
+        return [_write_failed(error) for _ in units]
+    return [None] * len(units)
+
+
+def _roll_back(database: Database) -> None:
+    import duckdb
+
+    # A failed COMMIT has ended the transaction already.
+    with contextlib.suppress(duckdb.Error, StorageError):
+        database.connection.execute("ROLLBACK").fetchall()
+
+
+def _is_about_the_data(error: Exception) -> bool:
+    """Return whether other units may do better, as they will not on a full disk."""
+    import duckdb
+
+    return isinstance(
+        error,
+        duckdb.IntegrityError
+        | duckdb.DataError
+        | duckdb.OutOfMemoryException  # less of it may fit
+        | RevisionConflictError
+        | RowMissingError,
+    )
+
+
+def _revive(database: Database) -> None:
+    try:
+        database.revive()
+    except StorageError as problem:
+        _log.error("the database cannot be reopened: %s", problem)
+
+
+def _write(
+    connection: duckdb.DuckDBPyConnection, units: Sequence[Unit], *, commit: int
+) -> None:
+    waiting: dict[Table[Any], list[str]] = {}
+    for unit in units:
+        for step in unit.steps:
+            if isinstance(step, _Insert):
+                waiting.setdefault(step.table, []).append(step.row)
+            else:
+                # The row to change may be among those that wait.
+                _insert(connection, step.table, waiting.pop(step.table, []))
+                step.run(connection)
+    for table, rows in waiting.items():
+        _insert(connection, table, rows)
+    connection.execute(
+        "INSERT INTO commit_log VALUES (?, ?)",
+        [commit, datetime.now(UTC).replace(tzinfo=None)],
+    ).fetchall()
+
+
+def _insert(
+    connection: duckdb.DuckDBPyConnection, table: Table[Any], rows: list[str]
+) -> None:
+    start = chars = 0
+    for end, row in enumerate(rows, 1):
+        chars += len(row)
+        if chars >= _STATEMENT_CHARS or end == len(rows):
+            parameter = f"[{','.join(rows[start:end])}]"
+            connection.execute(table.insert_sql, [parameter]).fetchall()
+            start, chars = end, 0
+
+
+def _replace_judge(
+    connection: duckdb.DuckDBPyConnection, command: ReplaceJudge, row: str
+) -> None:
+    sql = f"{JUDGES.replace_sql} AND judges.revision = ?"
+    changed = connection.execute(sql, [f"[{row}]", command.expected_revision])
+    if changed.fetchall() != [(1,)]:
+        raise RevisionConflictError(
+            f"judge {command.record.judge_id} is not at revision"
+            f" {command.expected_revision}: read it again and repeat the change"
+        )
+
+
+def _replace_optimization(
+    connection: duckdb.DuckDBPyConnection, command: ReplaceOptimization, row: str
+) -> None:
+    changed = connection.execute(OPTIMIZATIONS.replace_sql, [f"[{row}]"])
+    if changed.fetchall() != [(1,)]:
+        raise RowMissingError(
+            f"there is no optimization {command.record.optimization_id}"
+        )
+
+
+def _reject_example(
+    connection: duckdb.DuckDBPyConnection, command: RejectExample
+) -> None:
+    # Without the optimizer DuckDB would read every column of every example.
+    connection.execute("PRAGMA enable_optimizer").fetchall()
+    try:
+        changed = connection.execute(
+            "UPDATE examples SET rejection = ?, rejection_detail = ? WHERE example_id = ?",
+            [command.rejection, command.detail, command.example_id],
+        ).fetchall()
+    finally:
+        connection.execute("PRAGMA disable_optimizer").fetchall()
+    if changed != [(1,)]:
+        raise RowMissingError(f"there is no example {command.example_id}")
+
+
+def _as_storage_error(error: Exception) -> StorageError:
+    import duckdb
+
+    if isinstance(error, StorageError):
+        return error
+    if isinstance(error, duckdb.ConstraintException) and "uplicate key" in str(error):
+        return DuplicateKeyError(str(error).split("\n", 1)[0])
+    return _write_failed(error)
+
+
+def _write_failed(error: Exception) -> WriteFailedError:
+    return WriteFailedError(f"nothing was written: {_in_words(error)}")
+
+
+def _in_words(error: Exception) -> str:
+    """Return the message if it is about the disk; others may quote what was to be written."""
+    import duckdb
+
+    if isinstance(
+        error, duckdb.IOException | duckdb.FatalException | StorageError | OSError
+    ):
+        return str(error).split("\n", 1)[0]
+    return type(error).__name__
