@@ -61,6 +61,7 @@ programs = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(rubric_inputs | artifact_inputs)
 @settings(max_examples=100, deadline=None, derandomize=True)
 def test_inputs_survive_storage(item):
@@ -71,6 +72,7 @@ def test_inputs_survive_storage(item):
     assert text == input_to_json(input_from_json(text))
 
 
+@pytest.mark.slow
 @given(programs)
 @settings(max_examples=100, deadline=None, derandomize=True)
 def test_programs_survive_storage(program):
@@ -81,6 +83,7 @@ def test_programs_survive_storage(program):
     assert program_digest(program) == program_digest(program_from_json(text))
 
 
+@pytest.mark.slow
 @given(rubric_inputs | artifact_inputs)
 @settings(max_examples=100, deadline=None, derandomize=True)
 def test_inputs_as_fields_render_the_same_prompt(item):

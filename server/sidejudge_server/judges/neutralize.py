@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 __all__ = ["INPUT_TAGS", "neutralize"]
 
@@ -108,11 +109,27 @@ def neutralize(text: str, *, tags: frozenset[str] = INPUT_TAGS) -> str:
     text = _LINE_ENDS.sub("\n", text)
     text = _UNSAFE_CHARACTERS.sub("\ufffd", text)
     text = _SMUGGLED.sub(lambda match: match.group(1) or "\ufffd", text)
-    text = _DSPY_MARKER.sub("\u27e6", text)
-    text = _INSTRUCTION_TOKEN.sub("\u27e6", text)
+    if "[" in text or "\uff3b" in text:
+        text = _DSPY_MARKER.sub("\u27e6", text)
+        text = _INSTRUCTION_TOKEN.sub("\u27e6", text)
     text = _SYSTEM_TOKEN.sub("\u2039\u2039", text)
-    text = _TEMPLATE_TOKEN.sub("\u2039", text)
-    return _TAG.sub(lambda match: _shut_tag(match, tags), text)
+    if "|" in text or "\uff5c" in text:
+        text = _TEMPLATE_TOKEN.sub("\u2039", text)
+    # ASCII text has no look-alikes to think of, which makes the usual case ten times faster.
+    pattern = _ascii_tag(tags) if text.isascii() else _TAG
+    return pattern.sub(lambda match: _shut_tag(match, tags), text)
+
+
+@lru_cache(maxsize=256)
+def _ascii_tag(tags: frozenset[str]) -> re.Pattern[str]:
+    """Return what `_TAG` finds in ASCII text, for the tags that count only."""
+    names = "|".join(
+        re.escape(name).replace("_", "[_-]") for name in sorted(tags | _TEMPLATE_TAGS)
+    )
+    return re.compile(
+        rf"<(?=(\s*+)/?+\s*+((?:{names})[.:]*(?![\w.:-])[^\s<>/]*+)(\s*+/?+\s*+>)?+)",
+        re.IGNORECASE | re.ASCII,
+    )
 
 
 def _shut_tag(match: re.Match[str], tags: frozenset[str]) -> str:
