@@ -117,6 +117,15 @@ def test_prefix_is_the_same_for_every_item_and_mode():
         )
 
 
+def test_programs_are_not_mistaken_for_each_other():
+    """However many programs come and go, each is asked with its own instructions."""
+    for number in range(200):
+        program = replace(FAITHFULNESS, instructions=f"Judge number {number}.")
+        for _ in range(2):
+            first = render_messages(program, ITEM, stated_confidence=False)[0]
+            assert first.content.startswith(f"Judge number {number}.")
+
+
 def test_demonstration_is_rendered_as_the_item_would_be():
     """The LM sees worked examples in exactly the form in which it is asked."""
     program = replace(

@@ -86,14 +86,31 @@ def render_messages(
         stated_confidence: True to ask for a written probability, for LMs without logprobs;
             has no effect on judges that score.
     """
+    text = _user_text(program, item)
+    if stated_confidence and not program.scores:
+        text += _CONFIDENCE_REQUEST
+    return (*_prefix(program), Message("user", text))
+
+
+# By identity, since programs hold mappings and have no hash; the program beside its prefix keeps
+# the identity from being used again. Entries are only ever added or all dropped, which is safe
+# in threads.
+_prefixes: dict[int, tuple[JudgeProgram, tuple[Message, ...]]] = {}
+_MAX_PREFIXES = 64
+
+
+def _prefix(program: JudgeProgram) -> tuple[Message, ...]:
+    """Return the turns that do not depend on the item, rendered once per program."""
+    known = _prefixes.get(id(program))
+    if known is not None and known[0] is program:
+        return known[1]
     messages = [Message("system", _system_text(program))]
     for demonstration in program.demonstrations:
         messages.append(Message("user", _user_text(program, demonstration.input)))
         messages.append(Message("assistant", _answer_text(demonstration)))
-    text = _user_text(program, item)
-    if stated_confidence and not program.scores:
-        text += _CONFIDENCE_REQUEST
-    messages.append(Message("user", text))
+    if len(_prefixes) >= _MAX_PREFIXES:
+        _prefixes.clear()
+    _prefixes[id(program)] = (program, tuple(messages))
     return tuple(messages)
 
 
