@@ -1,0 +1,227 @@
+"""Answers that were paid for once: a file of calls, and a client that looks there first."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sidejudge_server.errors import DeadlineError
+from sidejudge_server.lm.types import (
+    ChatClient,
+    ChatRequest,
+    ChatResponse,
+    LMUsage,
+    TokenLogprobs,
+)
+
+__all__ = ["CachingClient", "CallCache", "call_key"]
+
+
+def call_key(identity: str, request: ChatRequest) -> str:
+    """Return the SHA-256, in hex, of a model and all that is asked of it.
+
+    Args:
+        identity: Model and address.
+        request: What is asked.
+    """
+    document = json.dumps([identity, asdict(request)], separators=(",", ":"))
+    return hashlib.sha256(document.encode()).hexdigest()
+
+
+class CallCache:
+    """Answers by key, in memory and in an append-only file of one JSON line each.
+
+    A process that is killed leaves at most one torn line, which is cut off at the next start; other
+    lines that cannot be read are skipped. One process at a time may use a file.
+
+    Attributes:
+        hits: Answers found.
+        misses: Answers not found.
+        stored_usage: What the answers in the cache cost when they were made.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Open a cache.
+
+        Args:
+            path: Its file, made if missing, as are its directories; None keeps it in memory.
+        """
+        self.hits = 0
+        self.misses = 0
+        self.stored_usage = LMUsage()
+        self._answers: dict[str, ChatResponse] = {}
+        self._file: BinaryIO | None = None
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a+b")
+            self._load(self._file)
+
+    def __len__(self) -> int:
+        """Return the number of answers."""
+        return len(self._answers)
+
+    def get(self, key: str) -> ChatResponse | None:
+        """Return an answer with the usage of the original call; counts a hit or a miss."""
+        answer = self._answers.get(key)
+        if answer is None:
+            self.misses += 1
+        else:
+            self.hits += 1
+        return answer
+
+    def put(self, key: str, answer: ChatResponse) -> None:
+        """Keep an answer; OSError if the file cannot be written."""
+        if key in self._answers:
+            return
+        self._remember(key, answer)
+        if self._file is not None:
+            line = json.dumps({"key": key, "answer": asdict(answer)})
+            self._file.write(line.encode() + b"\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _remember(self, key: str, answer: ChatResponse) -> None:
+        self._answers[key] = answer
+        self.stored_usage += answer.usage
+
+    def _load(self, file: BinaryIO) -> None:
+        file.seek(0)
+        end = 0
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            end += len(line)
+            try:
+                entry = json.loads(line)
+                key, answer = str(entry["key"]), _answer(entry["answer"])
+            except (ValueError, KeyError, TypeError):
+                continue
+            if key not in self._answers:
+                self._remember(key, answer)
+        file.truncate(end)
+
+
+def _answer(fields: dict[str, Any]) -> ChatResponse:
+    return ChatResponse(
+        text=str(fields["text"]),
+        logprobs=tuple(
+            TokenLogprobs(
+                str(entry["token"]),
+                tuple((str(t), float(p)) for t, p in entry["alternatives"]),
+            )
+            for entry in fields["logprobs"]
+        ),
+        usage=LMUsage(**fields["usage"]),
+        finish_reason=str(fields["finish_reason"]),
+    )
+
+
+@dataclass(slots=True)
+class _Call:
+    task: asyncio.Task[ChatResponse]
+    waiters: int = 0
+
+
+class CachingClient:
+    """A `ChatClient` that asks another one only what is not in a cache.
+
+    A cached answer has empty usage: it costs nothing now. Identical requests at the same time are
+    answered by one call, whose usage only the first of them reports.
+    """
+
+    def __init__(
+        self,
+        client: ChatClient,
+        cache: CallCache,
+        *,
+        on_hit: Callable[[], None] | None = None,
+    ) -> None:
+        self._client = client
+        self._cache = cache
+        self._on_hit = on_hit
+        self._identity = str(getattr(client, "identity", client.model))
+        self._running: dict[str, _Call] = {}
+
+    @property
+    def model(self) -> str:
+        """The model as configured."""
+        return self._client.model
+
+    @property
+    def identity(self) -> str:
+        """The model and its address."""
+        return self._identity
+
+    @property
+    def supports_logprobs(self) -> bool:
+        """Whether answers carry token probabilities."""
+        return self._client.supports_logprobs
+
+    @property
+    def cache(self) -> CallCache:
+        """Where answers are kept, with counts of hits and misses."""
+        return self._cache
+
+    async def complete(
+        self, request: ChatRequest, *, timeout_s: float | None = None
+    ) -> ChatResponse:
+        """Answer one request from the cache, else from the client; raises what that raises."""
+        key = call_key(self._identity, request)
+        if key not in self._running:
+            if (answer := self._cache.get(key)) is not None:
+                return self._hit(answer)
+            return await self._lead(key, request, timeout_s)
+        try:
+            answer = await self._follow(key, self._running[key])
+        except DeadlineError:
+            # The other caller's time was up, not ours.
+            return await self.complete(request, timeout_s=timeout_s)
+        self._cache.hits += 1
+        return self._hit(answer)
+
+    async def close(self) -> None:
+        """Close the client and the cache."""
+        await self._client.close()
+        self._cache.close()
+
+    def _hit(self, answer: ChatResponse) -> ChatResponse:
+        if self._on_hit is not None:
+            self._on_hit()
+        return replace(answer, usage=LMUsage())
+
+    async def _lead(
+        self, key: str, request: ChatRequest, timeout_s: float | None
+    ) -> ChatResponse:
+        task = asyncio.create_task(self._call(key, request, timeout_s))
+        self._running[key] = call = _Call(task)
+        return await self._follow(key, call)
+
+    async def _call(
+        self, key: str, request: ChatRequest, timeout_s: float | None
+    ) -> ChatResponse:
+        answer = await self._client.complete(request, timeout_s=timeout_s)
+        self._cache.put(key, answer)
+        return answer
+
+    async def _follow(self, key: str, call: _Call) -> ChatResponse:
+        """Wait for a running call; the last waiter that is cancelled cancels it."""
+        call.waiters += 1
+        try:
+            return await asyncio.shield(call.task)
+        finally:
+            call.waiters -= 1
+            if not call.waiters or call.task.done():
+                # Nobody may join a call that ends now.
+                if self._running.get(key) is call:
+                    del self._running[key]
+                call.task.cancel()  # does nothing if it is done

@@ -1,0 +1,43 @@
+"""The choice of a client for a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from sidejudge_server.config import LMSettings
+from sidejudge_server.lm.embedded import LOCAL_BODY, LOCAL_PREFIX, EmbeddedClient
+from sidejudge_server.lm.http_client import ClientOptions, HttpChatClient
+from sidejudge_server.lm.pricing import FREE
+from sidejudge_server.lm.providers import resolve
+from sidejudge_server.lm.types import ChatClient
+
+__all__ = ["create_client"]
+
+
+def create_client(
+    settings: LMSettings,
+    *,
+    model_dir: Path,
+    environment: Mapping[str, str] | None = None,
+) -> ChatClient:
+    """Return a client for a model; nothing is connected or started yet.
+
+    Args:
+        settings: Which model and how to reach it.
+        model_dir: Where embedded models are.
+        environment: Variables that may hold keys and addresses; None takes the process's. Read
+            here and not again.
+
+    Raises:
+        ConfigError: The model string is not of the form provider/model, or lacks an address.
+    """
+    environment = os.environ if environment is None else environment
+    if not settings.model.startswith(LOCAL_PREFIX):
+        return HttpChatClient(settings, resolve(settings, environment))
+    if settings.base_url is None:
+        return EmbeddedClient(settings, model_dir=model_dir, environment=environment)
+    # An address beside an embedded model is that of a process that runs it already.
+    options = ClientOptions(FREE, concurrency=1, extra=LOCAL_BODY)
+    return HttpChatClient(settings, resolve(settings, {}), options=options)

@@ -1,0 +1,285 @@
+"""The client of models behind an HTTP endpoint: limits, deadlines, retries, costs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from sidejudge_server.config import LMSettings
+from sidejudge_server.errors import DeadlineError, LMCredentialsError
+from sidejudge_server.lm.failures import (
+    AttemptFailedError,
+    Refusal,
+    read_refusal,
+    refused,
+    unavailable,
+)
+from sidejudge_server.lm.pricing import Price, price_of
+from sidejudge_server.lm.providers import Endpoint
+from sidejudge_server.lm.retry import Backoff, retry_after_s
+from sidejudge_server.lm.types import ChatRequest, ChatResponse, LMUsage
+from sidejudge_server.lm.wires import (
+    Dialect,
+    MalformedAnswerError,
+    ParsedAnswer,
+    initial_dialect,
+    parse_answer,
+    request_body,
+)
+
+if TYPE_CHECKING:
+    import aiohttp
+
+__all__ = ["ClientOptions", "HttpChatClient"]
+
+_log = structlog.get_logger(__name__)
+
+# Refusals that may be about one parameter; OpenAI answers 403 to forbidden log probabilities.
+_PARAMETER_STATUSES = frozenset(
+    {
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """What differs between endpoints or is replaced in tests.
+
+    Attributes:
+        price: None if it is unknown.
+        concurrency: Calls in flight at once; None for that of the settings.
+        extra: Further members of each request's body.
+        backoff: Waits before further attempts.
+        sleep: How to wait.
+    """
+
+    price: Price | None = None
+    concurrency: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    backoff: Backoff = field(default_factory=lambda: Backoff(random=random.Random()))  # noqa: S311 - jitter
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+class HttpChatClient:
+    """A `ChatClient` over HTTP; connections are kept alive. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        settings: LMSettings,
+        endpoint: Endpoint,
+        *,
+        options: ClientOptions | None = None,
+    ) -> None:
+        self._settings = settings
+        self._endpoint = endpoint
+        self._options = options or ClientOptions(price_of(settings))
+        self._dialect = initial_dialect(endpoint, logprobs=settings.logprobs)
+        self._slots = asyncio.Semaphore(
+            self._options.concurrency or settings.max_concurrency
+        )
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
+
+    @property
+    def model(self) -> str:
+        """The model as configured."""
+        return self._endpoint.model
+
+    @property
+    def identity(self) -> str:
+        """The model and its address; what cached answers belong to."""
+        return self._endpoint.identity
+
+    @property
+    def supports_logprobs(self) -> bool:
+        """Whether answers carry token probabilities, as far as is known by now."""
+        return self._dialect.max_top_logprobs > 0
+
+    async def complete(
+        self, request: ChatRequest, *, timeout_s: float | None = None
+    ) -> ChatResponse:
+        """Answer one request.
+
+        Args:
+            request: What to ask.
+            timeout_s: Seconds for all attempts and waits together, at least 0; None leaves it at
+                the configured time per attempt and number of attempts.
+
+        Raises:
+            LMUnavailableError: Down, unreachable, too slow or talking nonsense, to the last attempt.
+            LMRateLimitedError: Refuses because of too many requests, to the last attempt.
+            LMCredentialsError: The key is missing or refused.
+            LMRequestError: Refuses the request.
+            DeadlineError: The time is up and no attempt has failed.
+        """
+        self._check_key()
+        started = asyncio.get_running_loop().time()
+        deadline = None if timeout_s is None else started + timeout_s
+        failure: AttemptFailedError | None = None
+        for attempt in range(self._settings.max_retries + 1):
+            try:
+                if failure is not None:
+                    await self._wait(failure, attempt, deadline)
+                answer = await self._attempt(request, deadline)
+            except AttemptFailedError as error:
+                failure = error
+                if not error.may_pass:
+                    break
+            except DeadlineError:
+                if failure is None:
+                    raise
+                break  # what failed before says more
+            else:
+                elapsed = asyncio.get_running_loop().time() - started
+                return self._response(answer, elapsed)
+        assert failure is not None  # noqa: S101 - there is at least one attempt
+        raise failure.error
+
+    async def close(self) -> None:
+        """Release connections; calls that wait or come later fail."""
+        self._closed = True
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def _check_key(self) -> None:
+        if variable := self._endpoint.missing_key:
+            raise LMCredentialsError(
+                f"{self.model} needs a key; set {variable} (or SIDEJUDGE_LM_API_KEY) "
+                "and restart",
+                reason="LM_CREDENTIALS_REJECTED",
+                metadata={"model": self.model},
+            )
+
+    async def _wait(
+        self, failure: AttemptFailedError, attempt: int, deadline: float | None
+    ) -> None:
+        """Wait before a further attempt; DeadlineError if none could follow."""
+        delay = self._options.backoff.delay_s(attempt, asked_s=failure.retry_after_s)
+        now = asyncio.get_running_loop().time()
+        if delay is None or (deadline is not None and now + delay >= deadline):
+            raise self._deadline_error()
+        _log.debug("lm.retry", model=self.model, attempt=attempt, delay_s=delay)
+        await self._options.sleep(delay)
+
+    def _deadline_error(self) -> DeadlineError:
+        return DeadlineError(
+            f"the deadline passed before {self.model} answered",
+            reason="DEADLINE_EXCEEDED",
+        )
+
+    async def _attempt(
+        self, request: ChatRequest, deadline: float | None
+    ) -> ParsedAnswer:
+        """Ask once, in the endpoint's dialect, which is narrowed as refusals show."""
+        try:
+            async with asyncio.timeout_at(deadline), self._slots:
+                while True:
+                    dialect = self._dialect
+                    answer = await self._post(request, dialect)
+                    if isinstance(answer, ParsedAnswer):
+                        wanted = request.top_logprobs and dialect.max_top_logprobs
+                        if wanted and answer.text and not answer.logprobs:
+                            self._narrow(replace(self._dialect, max_top_logprobs=0))
+                        return answer
+                    narrower = dialect.without(answer.complaint)
+                    # Another call may have found the same out in the meantime.
+                    if narrower is None and self._dialect == dialect:
+                        raise refused(self._endpoint, answer, retry_after_s=None)
+                    if narrower is not None and self._dialect == dialect:
+                        self._narrow(narrower)
+        except TimeoutError:
+            raise self._deadline_error() from None
+
+    def _narrow(self, dialect: Dialect) -> None:
+        """Take note that the endpoint does not accept or give something."""
+        if self.supports_logprobs and not dialect.max_top_logprobs:
+            _log.warning("lm.logprobs_unsupported", model=self.model)
+        self._dialect = dialect
+
+    async def _post(
+        self, request: ChatRequest, dialect: Dialect
+    ) -> ParsedAnswer | Refusal:
+        """Return the answer, or the refusal of a parameter; raise all other failures."""
+        import aiohttp
+
+        if self._closed:
+            raise unavailable(self._endpoint, "the client is closed")
+        body = request_body(self._endpoint, request, dialect, self._options.extra)
+        try:
+            async with (
+                asyncio.timeout(self._settings.timeout_s),
+                self._open_session().post(
+                    self._endpoint.url,
+                    data=body,
+                    allow_redirects=False,
+                    proxy=self._endpoint.proxy,
+                ) as response,
+            ):
+                data = await response.read()
+        except TimeoutError:
+            cause = f"no answer within {self._settings.timeout_s:g} s"
+            raise unavailable(self._endpoint, cause) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise unavailable(self._endpoint, _cause(error)) from None
+        if response.status == HTTPStatus.OK:
+            try:
+                return parse_answer(self._endpoint.wire, data, request)
+            except MalformedAnswerError as error:
+                cause = f"malformed answer: {error}"
+                raise unavailable(self._endpoint, cause) from None
+        refusal = read_refusal(
+            response.status, data, request=request, api_key=self._endpoint.api_key
+        )
+        if response.status in _PARAMETER_STATUSES:
+            return refusal
+        raise refused(
+            self._endpoint, refusal, retry_after_s=retry_after_s(response.headers)
+        )
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            import aiohttp
+
+            self._session = aiohttp.ClientSession(
+                headers=self._endpoint.headers,
+                # The semaphore is the limit; time is limited per attempt and per call.
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
+        return self._session
+
+    def _response(self, answer: ParsedAnswer, latency_s: float) -> ChatResponse:
+        price, tokens = self._options.price, answer.tokens
+        return ChatResponse(
+            text=answer.text,
+            logprobs=answer.logprobs,
+            usage=LMUsage(
+                input_tokens=tokens.prompt,
+                cached_input_tokens=tokens.cache_read,
+                output_tokens=tokens.generated,
+                calls=1,
+                cost_usd=None if price is None else price.cost_usd(tokens),
+                latency_s=latency_s,
+            ),
+            finish_reason=answer.finish_reason,
+        )
+
+
+def _cause(error: Exception) -> str:
+    """Say what went wrong with a connection, without addresses or anything that was sent."""
+    cause = getattr(error, "os_error", error)
+    if isinstance(cause, OSError) and cause.errno:
+        return os.strerror(cause.errno).lower()
+    return type(error).__name__

@@ -1,0 +1,180 @@
+"""Answers are kept, found again after a crash, and never bought twice at once."""
+
+import asyncio
+
+import pytest
+
+from sidejudge_server.errors import LMUnavailableError
+from sidejudge_server.lm.call_cache import CachingClient, CallCache, call_key
+from sidejudge_server.lm.types import LMUsage
+from tests.lm.calls import chat, make_client
+from tests.stand_in import running_stand_in
+
+
+@pytest.fixture
+def stand_in():
+    with running_stand_in() as running:
+        yield running
+
+
+async def _ask_all(base_url, path, requests, *, model="openai/stand-in"):
+    cache = CallCache(path)
+    client = CachingClient(make_client(base_url, model=model, max_retries=0), cache)
+    try:
+        return [await client.complete(request) for request in requests], cache
+    finally:
+        await client.close()
+
+
+def test_answers_survive_the_process(stand_in, tmp_path):
+    """A second run with the same file asks nothing and gets the same answers."""
+    path = tmp_path / "run" / "calls.jsonl"
+    requests = [chat("one"), chat("two")]
+    first, _ = asyncio.run(_ask_all(stand_in.base_url, path, requests))
+    second, cache = asyncio.run(_ask_all(stand_in.base_url, path, requests))
+
+    assert stand_in.call_count == 2
+    assert (cache.hits, cache.misses) == (2, 0)
+    assert [(a.text, a.logprobs) for a in first] == [
+        (a.text, a.logprobs) for a in second
+    ]
+
+
+def test_cached_answer_costs_nothing_now(stand_in, tmp_path):
+    """Usage of a hit is empty; the file still knows what was paid."""
+    path = tmp_path / "calls.jsonl"
+    (paid, hit), cache = asyncio.run(
+        _ask_all(stand_in.base_url, path, [chat("same"), chat("same")])
+    )
+
+    assert hit.usage == LMUsage()
+    assert cache.stored_usage == paid.usage
+
+
+def test_torn_last_line_is_cut_off(stand_in, tmp_path):
+    """What a killed process left half-written does not spoil what comes after."""
+    path = tmp_path / "calls.jsonl"
+    asyncio.run(_ask_all(stand_in.base_url, path, [chat("one"), chat("two")]))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    asyncio.run(_ask_all(stand_in.base_url, path, [chat("one"), chat("two")]))
+
+    assert stand_in.call_count == 3
+    assert len(path.read_bytes().splitlines()) == 2
+    cache = CallCache(path)
+    cache.close()
+    assert len(cache) == 2
+
+
+def test_unreadable_lines_are_skipped(stand_in, tmp_path):
+    """One bad line costs one call, not all."""
+    path = tmp_path / "calls.jsonl"
+    asyncio.run(_ask_all(stand_in.base_url, path, [chat("one")]))
+    good = path.read_bytes()
+    path.write_bytes(b'not JSON\n{"key": "k"}\n[1]\n' + good)
+    cache = CallCache(path)
+
+    assert len(cache) == 1
+    cache.close()
+
+
+def test_identical_concurrent_requests_are_one_call(stand_in):
+    """All of them get the answer of the first."""
+
+    async def together():
+        inner = make_client(stand_in.base_url, model="openai/slow")
+        client = CachingClient(inner, CallCache())
+        tasks = [asyncio.create_task(client.complete(chat("same"))) for _ in range(5)]
+        await asyncio.to_thread(stand_in.wait_for_calls, 1)
+        stand_in.release()
+        answers = await asyncio.gather(*tasks)
+        await client.close()
+        return answers, client.cache
+
+    answers, cache = asyncio.run(together())
+
+    assert stand_in.call_count == 1
+    assert sum(a.usage.calls for a in answers) == 1
+    assert (cache.hits, cache.misses) == (4, 1)
+
+
+def test_one_cancelled_caller_does_not_cancel_the_others(stand_in):
+    """The call goes on as long as somebody waits for it."""
+
+    async def together():
+        inner = make_client(stand_in.base_url, model="openai/slow")
+        client = CachingClient(inner, CallCache())
+        first, second = (
+            asyncio.create_task(client.complete(chat("same"))) for _ in range(2)
+        )
+        await asyncio.to_thread(stand_in.wait_for_calls, 1)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        stand_in.release()
+        answer = await second
+        await client.close()
+        return answer
+
+    assert asyncio.run(together()).text
+    assert (stand_in.call_count, stand_in.disconnects) == (1, 0)
+
+
+def test_last_cancelled_caller_cancels_the_call(stand_in):
+    """A call that nobody waits for is ended, and can be made anew."""
+
+    async def alone():
+        inner = make_client(stand_in.base_url, model="openai/slow")
+        client = CachingClient(inner, CallCache())
+        task = asyncio.create_task(client.complete(chat("same")))
+        await asyncio.to_thread(stand_in.wait_for_calls, 1)
+        task.cancel()
+        again = asyncio.create_task(client.complete(chat("same")))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.to_thread(stand_in.wait_for_disconnects, 1)
+        stand_in.release()
+        answer = await again
+        await client.close()
+        return answer
+
+    assert asyncio.run(alone()).text
+    assert stand_in.call_count == 2
+
+
+def test_failures_are_not_kept(stand_in, tmp_path):
+    """An outage is over for the cache when it is over."""
+    path = tmp_path / "calls.jsonl"
+    stand_in.fail_after(0)
+    with pytest.raises(LMUnavailableError):
+        asyncio.run(_ask_all(stand_in.base_url, path, [chat("one")]))
+    stand_in.fail_after(None)
+    answers, _ = asyncio.run(_ask_all(stand_in.base_url, path, [chat("one")]))
+
+    assert answers[0].usage.calls == 1
+
+
+def test_key_depends_on_all_that_changes_the_answer():
+    """Model, address, text, limits and temperature are part of it."""
+    keys = {
+        call_key("a", chat("x")),
+        call_key("b", chat("x")),
+        call_key("a", chat("y")),
+        call_key("a", chat("x", max_tokens=1)),
+        call_key("a", chat("x", temperature=1.0)),
+        call_key("a", chat("x", top_logprobs=0)),
+    }
+
+    assert len(keys) == 6
+    assert call_key("a", chat("x")) in keys
+
+
+def test_same_model_at_another_address_is_another_model(stand_in):
+    """Answers of one server are not given for another's."""
+    with running_stand_in() as other:
+        clients = [
+            CachingClient(make_client(s.base_url), CallCache())
+            for s in (stand_in, other)
+        ]
+
+        assert clients[0].identity != clients[1].identity
