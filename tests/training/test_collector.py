@@ -13,6 +13,8 @@ from sidejudge_server.training import collector as module
 from tests.training.builders import evaluation, feedback
 from tests.training.service_setup import running
 
+pytestmark = pytest.mark.slow
+
 
 async def stored(env, count, *, announce=True, label="fail"):
     """Store evaluations with feedback on them; announce it as the service does."""

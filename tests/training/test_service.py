@@ -137,6 +137,47 @@ def test_a_repeated_request_is_answered_as_the_first_time(tmp_path):
     assert run(tmp_path, first) == run(tmp_path, again)
 
 
+def test_a_caller_that_goes_away_leaves_no_feedback_without_example(
+    tmp_path, monkeypatch
+):
+    """The write was sent, so what follows it happens too."""
+
+    async def scenario(env):
+        (about,) = await with_evaluations(env, evaluation())
+        real, entered, go = env.storage.write, asyncio.Event(), asyncio.Event()
+
+        async def slow_write(*commands):
+            entered.set()
+            await go.wait()
+            await real(*commands)
+
+        with monkeypatch.context() as patch:
+            patch.setattr("sidejudge_storage.Storage.write", _bound(slow_write))
+            call = asyncio.create_task(
+                env.service.record(Correction(about, verdict="fail"))
+            )
+            await entered.wait()
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            go.set()
+            async with asyncio.timeout(30):  # not a measurement: ends a hanging test
+                while not await env.examples():
+                    pass
+        assert (await env.service.training_set("relevance")).example_count == 1
+
+    run(tmp_path, scenario)
+
+
+def _bound(function):
+    """Make a method of a function that needs no self."""
+
+    async def method(_, *args):
+        return await function(*args)
+
+    return method
+
+
 def test_a_batch_reports_bad_items_by_index_and_records_the_rest(tmp_path):
     """Ids stand at the place of their item."""
 

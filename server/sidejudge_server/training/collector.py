@@ -33,7 +33,7 @@ __all__ = ["TrainingCollector"]
 
 _log = logging.getLogger(__name__)
 
-_CHUNK = 500
+_CHUNK = 250
 _QUEUE = 20_000
 _SLICE = 50  # candidates made before other tasks get a turn
 _RETRY_S = 1.0

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from sidejudge_server.judges.requests import commit
+from sidejudge_server.training.completion import run_to_end
 from sidejudge_server.training.examples import Candidate
 from sidejudge_server.training.labels import LabelRules
 from sidejudge_server.training.validator import ExampleValidator
@@ -52,6 +53,16 @@ class ExampleIntake:
         Raises:
             StorageUnavailableError: Nothing was written.
         """
+        # Cancelled while it writes, it must still hold the lock until the write is done.
+        return await run_to_end(self._admit(rules, candidates, refused=refused))
+
+    async def _admit(
+        self,
+        rules: LabelRules,
+        candidates: Sequence[Candidate],
+        *,
+        refused: Sequence[ExampleRecord],
+    ) -> tuple[ExampleRecord, ...]:
         async with self._locks[rules.judge_id]:
             examples = self._storage.examples
             judge_id = rules.judge_id

@@ -14,6 +14,7 @@ from sidejudge_server.errors import (
 from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.judges.requests import Claim, RequestLog, commit
 from sidejudge_server.training.collector import TrainingCollector
+from sidejudge_server.training.completion import run_to_end
 from sidejudge_server.training.corrections import (
     BatchOutcome,
     BatchResource,
@@ -156,32 +157,41 @@ class FeedbackRecorder:
             if problem is not None:
                 errors.append(ItemError(index, problem))
         failed = {error.index for error in errors}
-        now = datetime.now(UTC)
-        # No pause from here to the end of the resource: the ids must be neighbours.
-        records = [
-            feedback_record(
-                correction,
-                feedback_id=new_id(),
-                judge_id=keys[correction.evaluation_id].judge_id,
-                created_at=now,
-            )
-            for index, correction in enumerate(corrections)
-            if index not in failed
-        ]
+        wanted = [i for i in range(len(corrections)) if i not in failed]
+        # No pause while ids are made: those of a batch must be neighbours.
+        ids = [new_id() for _ in wanted]
         resource = BatchResource(
-            end=new_id(), count=len(records), failed=tuple(sorted(failed))
+            end=new_id(), count=len(ids), failed=tuple(sorted(failed))
         )
+        now = datetime.now(UTC)
+        records: list[FeedbackRecord] = []
+        for index, feedback_id in zip(wanted, ids, strict=True):
+            if len(records) % _SLICE == _SLICE - 1:
+                await asyncio.sleep(0)
+            correction = corrections[index]
+            records.append(
+                feedback_record(
+                    correction,
+                    feedback_id=feedback_id,
+                    judge_id=keys[correction.evaluation_id].judge_id,
+                    created_at=now,
+                )
+            )
         await self._write(records, claim=claim, resource_id=resource.to_text())
-        return _outcome([r.feedback_id for r in records], errors)
+        return _outcome(ids, errors)
 
     async def _write(
         self, records: Sequence[FeedbackRecord], *, claim: Claim, resource_id: str
     ) -> None:
         commands: list[Command] = [*records, *claim(resource_id)]
-        if commands:
+
+        async def write_and_announce() -> None:
             await commit(self._storage, *commands)
-        if records:
-            self._collector.notify(records)
+            if records:
+                self._collector.notify(records)
+
+        if commands:
+            await run_to_end(write_and_announce())
 
     async def _keys(
         self, corrections: Sequence[Correction]
