@@ -7,24 +7,107 @@ from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
 
-from sidejudge.v1 import evaluation_pb2
+from sidejudge.v1 import evaluation_pb2, evaluation_service_pb2
 from sidejudge_server.api.convert_common import (
+    artifact_input,
     input_message,
     label_map,
+    optional_verdict,
+    rubric_input,
     timestamp,
     verdict_value,
 )
 from sidejudge_server.api.names import evaluation_name, judge_name, version_name
-from sidejudge_server.judges.types import ConfidenceSource
+from sidejudge_server.api.validate import Checker
+from sidejudge_server.judges.service import EvaluateCommand
+from sidejudge_server.judges.types import ArtifactInput, ConfidenceSource, JudgeInput
+from sidejudge_storage import EvaluationFilter
 from sidejudge_storage.records import EvaluationRecord
 
-__all__ = ["evaluation_message"]
+__all__ = ["evaluate_command", "evaluation_filter", "evaluation_message"]
+
+MAX_KEY_CHARS: Final = 256
 
 _SOURCES: Final = {
     ConfidenceSource.LOGPROB: evaluation_pb2.CONFIDENCE_SOURCE_LOGPROB,
     ConfidenceSource.STATED: evaluation_pb2.CONFIDENCE_SOURCE_STATED,
     ConfidenceSource.NONE: evaluation_pb2.CONFIDENCE_SOURCE_NONE,
 }
+
+
+def evaluate_command(
+    checker: Checker,
+    request: evaluation_service_pb2.EvaluateRequest,
+    *,
+    timeout_s: float | None,
+) -> EvaluateCommand:
+    """Read a request to judge one item.
+
+    Args:
+        checker: Collects violations.
+        request: The request.
+        timeout_s: Seconds that the call has left; None without a deadline.
+
+    Raises:
+        InvalidRequestError: Fields are wrong; all violations at once.
+    """
+    judge_id = checker.judge("judge", request.judge)
+    version = checker.version("judge_version", request.judge_version, required=False)
+    if judge_id and version and version.judge_id != judge_id:
+        checker.add("judge_version", f"is not a version of judges/{judge_id}")
+    item = _input(checker, request)
+    subject = checker.text("subject", request.subject, limit=MAX_KEY_CHARS)
+    group = checker.text("group", request.group, limit=MAX_KEY_CHARS)
+    labels = checker.labels("labels", request.labels)
+    request_id = checker.last_request_id(request.request_id)
+    return EvaluateCommand(
+        judge_id=checker.passed(judge_id),
+        input=item,
+        version=version.version if version else None,
+        explain=not request.omit_reasoning,
+        subject=subject,
+        group=group,
+        labels=labels,
+        request_id=request_id,
+        timeout_s=timeout_s,
+    )
+
+
+def _input(
+    checker: Checker, request: evaluation_service_pb2.EvaluateRequest
+) -> JudgeInput:
+    shape = request.WhichOneof("input")
+    if shape == "rubric_input":
+        return rubric_input(checker, request.rubric_input)
+    if shape == "artifact_input":
+        return artifact_input(checker, request.artifact_input)
+    checker.add("input", "is required; rubric_input or artifact_input")
+    return ArtifactInput("")
+
+
+def evaluation_filter(
+    checker: Checker, request: evaluation_service_pb2.ListEvaluationsRequest
+) -> EvaluationFilter:
+    """Read the filters of a list of evaluations."""
+    judge_id = checker.judge("judge", request.judge, required=False)
+    version = checker.version("judge_version", request.judge_version, required=False)
+    if judge_id and version and version.judge_id != judge_id:
+        checker.add("judge_version", f"is not a version of judges/{judge_id}")
+    verdict = optional_verdict(checker, "verdict", request.verdict)
+    start = end = None
+    if request.HasField("start_time"):
+        start = checker.time("start_time", request.start_time)
+    if request.HasField("end_time"):
+        end = checker.time("end_time", request.end_time)
+    return EvaluationFilter(
+        judge_id=version.judge_id if version else judge_id,
+        version=version.version if version else None,
+        verdict=verdict.value if verdict else None,
+        subject=request.subject or None,
+        labels=checker.labels("labels", request.labels),
+        start=start,
+        end=end,
+    )
 
 
 def evaluation_message(record: EvaluationRecord) -> evaluation_pb2.Evaluation:

@@ -7,14 +7,15 @@ reflection) pass untouched.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, NoReturn
 
 import grpc
 import structlog
 
 from sidejudge_server.api.call_context import call_id, call_id_of, deadline
-from sidejudge_server.api.status import status_parts, translate
+from sidejudge_server.api.status import log_fault, status_parts, translate
 from sidejudge_server.errors import SidejudgeError
 
 __all__ = ["CallInterceptor"]
@@ -29,8 +30,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc 
     """Surrounds every call of ours.
 
     Args:
-        default_deadline_s: Deadline of calls with a single answer that bring none. Streams of
-            answers have none: an optimization may be watched for hours.
+        default_deadline_s: Deadline of calls that bring none. Streams have none: an optimization
+            may be watched for hours.
     """
 
     def __init__(self, default_deadline_s: float) -> None:
@@ -65,25 +66,31 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc 
             )
             behaviour = handler.stream_stream or handler.unary_stream
             return make(self._streaming(method, behaviour), **options)
+        # An import takes as long as its caller sends.
+        default_s = None if handler.request_streaming else self._default_deadline_s
         make = (
             grpc.stream_unary_rpc_method_handler
             if handler.request_streaming
             else grpc.unary_unary_rpc_method_handler
         )
         behaviour = handler.stream_unary or handler.unary_unary
-        return make(self._single(method, behaviour), **options)
+        return make(self._single(method, behaviour, default_s), **options)
 
     def _single(
-        self, method: str, behaviour: Callable[[Any, Any], Awaitable[Any]]
+        self,
+        method: str,
+        behaviour: Callable[[Any, Any], Awaitable[Any]],
+        default_s: float | None,
     ) -> Callable[[Any, Any], Awaitable[Any]]:
         async def handle(request: Any, context: Any) -> Any:  # noqa: ANN401 - any message
             loop = asyncio.get_running_loop()
             started = loop.time()
             remaining = context.time_remaining()
-            limit = self._default_deadline_s if remaining is None else remaining
-            _begin(method, context, started + limit)
+            limit = default_s if remaining is None else remaining
+            end = None if limit is None else started + limit
+            _begin(method, context, end)
             try:
-                async with asyncio.timeout_at(started + limit):
+                async with asyncio.timeout_at(end):
                     answer = await behaviour(request, context)
             except grpc.aio.AbortError:
                 raise
@@ -95,18 +102,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc 
         return handle
 
     def _streaming(
-        self, method: str, behaviour: Callable[[Any, Any], AsyncIterator[Any]]
-    ) -> Callable[[Any, Any], AsyncIterator[Any]]:
-        async def handle(request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: ANN401 - any message
+        self, method: str, behaviour: Callable[[Any, Any], AsyncGenerator[Any, None]]
+    ) -> Callable[[Any, Any], AsyncGenerator[Any, None]]:
+        async def handle(request: Any, context: Any) -> AsyncGenerator[Any, None]:  # noqa: ANN401 - any message
             loop = asyncio.get_running_loop()
             started = loop.time()
             remaining = context.time_remaining()
             _begin(method, context, None if remaining is None else started + remaining)
             count = 0
             try:
-                async for answer in behaviour(request, context):
-                    count += 1
-                    yield answer
+                async with aclosing(behaviour(request, context)) as answers:
+                    async for answer in answers:
+                        count += 1
+                        yield answer
             except grpc.aio.AbortError:
                 raise
             except Exception as error:  # noqa: BLE001 - every error becomes a status
@@ -140,7 +148,6 @@ async def _abort(context: Any, error: Exception, duration_s: float) -> NoReturn:
             reason=known.reason,
             duration_ms=duration_s * 1000,
         )
-    else:
-        _log.error("call failed unexpectedly", exc_info=error)
+    log_fault(error)
     await context.abort(parts.code, parts.message, parts.trailing_metadata)
     raise AssertionError("abort always raises")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import grpc
+import structlog
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -25,11 +26,12 @@ from sidejudge_server.errors import (
     SidejudgeError,
     StorageUnavailableError,
 )
-from sidejudge_storage import RevisionConflictError, StorageError
+from sidejudge_storage import RevisionConflictError, WriteFailedError
 
 __all__ = [
     "DOMAIN",
     "StatusParts",
+    "log_fault",
     "rpc_status",
     "status_parts",
     "translate",
@@ -42,6 +44,8 @@ _PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
 _MAX_MESSAGE_CHARS = 1000
 _MAX_METADATA_CHARS = 500
 _MAX_VIOLATION_CHARS = 2500
+_log = structlog.get_logger(__name__)
+
 _DEFAULT_RETRY_S: Final[dict[type[SidejudgeError], float]] = {
     LMUnavailableError: 1.0,
     LMRateLimitedError: 5.0,
@@ -72,12 +76,18 @@ def translate(error: BaseException) -> BaseException:
             "somebody changed the resource since it was read; read it again",
             reason="ETAG_MISMATCH",
         )
-    if isinstance(error, StorageError):
+    if isinstance(error, WriteFailedError):
         return StorageUnavailableError(
             "the database does not take writes; nothing was acknowledged, see the log",
             reason="STORAGE_UNAVAILABLE",
         )
     return error
+
+
+def log_fault(error: BaseException) -> None:
+    """Log an error whole if it is a fault of ours rather than an answer to the caller."""
+    if not isinstance(translate(error), SidejudgeError):
+        _log.error("call failed unexpectedly", exc_info=error)
 
 
 def rpc_status(error: BaseException, request_id: str) -> status_pb2.Status:

@@ -10,7 +10,7 @@ import math
 import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -25,6 +25,8 @@ from sidejudge_server.api.names import (
 from sidejudge_server.errors import FieldViolation, InvalidRequestError
 
 __all__ = ["DEFAULT_PAGE_SIZE", "MAX_PAGE_SIZE", "Checker"]
+
+T = TypeVar("T")
 
 DEFAULT_PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 1000
@@ -60,6 +62,13 @@ class Checker:
         """Raise InvalidRequestError with all violations, if there are any."""
         if self.violations:
             raise InvalidRequestError(self.violations)
+
+    def passed(self, value: T | None) -> T:
+        """Return a required value, or raise InvalidRequestError with all violations."""
+        self.raise_if_any()
+        if value is None:
+            raise AssertionError("a required value is missing without a violation")
+        return value
 
     def text(
         self,
@@ -109,6 +118,16 @@ class Checker:
         ):  # uuid.UUID also reads braces, urn: and no dashes
             self.add(field, "must be a UUID with dashes, such as one of version 4")
         return str(parsed)
+
+    def last_request_id(self, value: str) -> str:
+        """Check an optional request_id as the last field; "" if it is empty.
+
+        Raises:
+            InvalidRequestError: It or a field before it is wrong.
+        """
+        request_id = self.request_id(value)
+        self.raise_if_any()
+        return request_id or ""
 
     def judge_id(self, field: str, value: str) -> str:
         """Check an id that a caller chooses."""
@@ -176,6 +195,11 @@ class Checker:
         if not low <= value <= high:
             self.add(field, f"must be from {low} to {high}, not {value}")
         return value
+
+    def count(self, field: str, number: int, *, low: int, high: int) -> None:
+        """Check how many items a list has."""
+        if not low <= number <= high:
+            self.add(field, f"must have {low} to {high} items, not {number}")
 
     def enum(
         self, field: str, value: int, enum: EnumDescriptor, *, required: bool = False

@@ -1,0 +1,233 @@
+"""Optimizations, their events and trials between protobuf and domain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.rpc import error_details_pb2, status_pb2
+
+from sidejudge.v1 import optimization_pb2 as pb
+from sidejudge_server.api.convert_common import timestamp
+from sidejudge_server.api.names import (
+    judge_name,
+    optimization_name,
+    trial_name,
+    version_name,
+)
+from sidejudge_server.api.status import DOMAIN
+from sidejudge_server.api.validate import Checker
+from sidejudge_server.optimization.plan import (
+    Auto,
+    InstructionSource,
+    OptimizationConfig,
+)
+from sidejudge_server.optimization.queue import CreateOptimization
+from sidejudge_storage.records import OptimizationEventRecord, OptimizationRecord
+
+__all__ = [
+    "STATES",
+    "create_command",
+    "optimization_message",
+    "phase_value",
+    "progress_message",
+    "trial_from_record",
+    "trial_message",
+]
+
+STATES: Final = {
+    "queued": pb.Optimization.STATE_QUEUED,
+    "running": pb.Optimization.STATE_RUNNING,
+    "cancelling": pb.Optimization.STATE_CANCELLING,
+    "succeeded": pb.Optimization.STATE_SUCCEEDED,
+    "failed": pb.Optimization.STATE_FAILED,
+    "cancelled": pb.Optimization.STATE_CANCELLED,
+}
+_AUTOS: Final = {
+    pb.OptimizationConfig.AUTO_LIGHT: Auto.LIGHT,
+    pb.OptimizationConfig.AUTO_MEDIUM: Auto.MEDIUM,
+    pb.OptimizationConfig.AUTO_HEAVY: Auto.HEAVY,
+}
+_INSTRUCTION_SOURCES: Final = {
+    pb.OptimizationConfig.INSTRUCTION_SOURCE_PROPOSER: InstructionSource.PROPOSER,
+    pb.OptimizationConfig.INSTRUCTION_SOURCE_CURATED: InstructionSource.CURATED,
+}
+_NUMBERS: Final = (
+    "num_trials",
+    "num_candidates",
+    "max_bootstrapped_demos",
+    "max_labeled_demos",
+    "seed",
+)
+
+
+def create_command(
+    checker: Checker, optimization: pb.Optimization, request_id: str
+) -> CreateOptimization:
+    """Read what to optimize and how; ranges of numbers are the domain's to check.
+
+    Raises:
+        InvalidRequestError: Fields are wrong; all violations at once.
+    """
+    at = checker.within("optimization.")
+    judge_id = at.judge("judge", optimization.judge)
+    config = _config(at.within("config."), optimization.config)
+    checker.violations.extend(config.violations())
+    identity = checker.last_request_id(request_id)
+    return CreateOptimization(
+        judge_id=checker.passed(judge_id),
+        config=config,
+        deploy_if_better=optimization.deploy_if_better,
+        request_id=identity,
+    )
+
+
+def _config(at: Checker, config: pb.OptimizationConfig) -> OptimizationConfig:
+    at.enum("auto", config.auto, pb.OptimizationConfig.Auto.DESCRIPTOR)
+    at.enum(
+        "instruction_source",
+        config.instruction_source,
+        pb.OptimizationConfig.InstructionSource.DESCRIPTOR,
+    )
+    numbers = {
+        name: getattr(config, name) for name in _NUMBERS if config.HasField(name)
+    }
+    return OptimizationConfig(
+        **numbers,
+        auto=_AUTOS.get(config.auto),
+        instruction_source=_INSTRUCTION_SOURCES.get(config.instruction_source),
+    )
+
+
+def optimization_message(record: OptimizationRecord) -> pb.Optimization:
+    """Return a run as message."""
+    message = pb.Optimization(
+        name=optimization_name(record.optimization_id),
+        judge=judge_name(record.judge_id),
+        config=_config_message(json.loads(record.config_json)),
+        deploy_if_better=record.deploy_if_better,
+        state=STATES[record.state],
+        phase=phase_value(record.phase),
+        progress=progress_message(json.loads(record.progress_json)),
+        baseline_version=version_name(record.judge_id, record.baseline_version),
+        dataset=pb.DatasetSummary(**json.loads(record.dataset_json)),
+        create_time=timestamp(record.created_at),
+        start_time=timestamp(record.started_at),
+        end_time=timestamp(record.ended_at),
+        task_model=record.task_model,
+        prompt_model=record.prompt_model,
+    )
+    if record.candidate_version is not None:
+        message.candidate_version = version_name(
+            record.judge_id, record.candidate_version
+        )
+    if record.decision_json is not None:
+        message.decision.CopyFrom(_decision(json.loads(record.decision_json)))
+    if record.error_json is not None:
+        message.error.CopyFrom(_error(json.loads(record.error_json)))
+    return message
+
+
+def _config_message(config: Mapping[str, Any]) -> pb.OptimizationConfig:
+    """Return the numbers that a run uses: those asked for, completed by the defaults."""
+    message = pb.OptimizationConfig(
+        **{name: config[name] for name in _NUMBERS if config.get(name) is not None}
+    )
+    for auto, value in _AUTOS.items():
+        if config.get("auto") == value.value:
+            message.auto = auto
+    for source, origin in _INSTRUCTION_SOURCES.items():
+        if config.get("instruction_source") == origin.value:
+            message.instruction_source = source
+    return message
+
+
+def phase_value(phase: str) -> pb.Optimization.Phase.ValueType:
+    """Return the enum value of a phase; unspecified for ""."""
+    return pb.Optimization.Phase.Value(f"PHASE_{phase.upper() or 'UNSPECIFIED'}")
+
+
+def progress_message(progress: Mapping[str, Any]) -> pb.OptimizationProgress:
+    """Return progress as message; what is not known is unset."""
+    message = pb.OptimizationProgress(
+        trials_completed=progress.get("trials_completed", 0),
+        trials_total=progress.get("trials_total", 0),
+        baseline_score=progress.get("baseline_score"),
+        best_score=progress.get("best_score"),
+        lm_calls=progress.get("lm_calls", 0),
+        cached_calls=progress.get("cached_calls", 0),
+        input_tokens=progress.get("input_tokens", 0),
+        output_tokens=progress.get("output_tokens", 0),
+        cost_usd=progress.get("cost_usd"),
+        elapsed=_duration(progress.get("elapsed_s", 0.0)),
+    )
+    if progress.get("eta_s") is not None:
+        message.eta.CopyFrom(_duration(progress["eta_s"]))
+    return message
+
+
+def _duration(seconds: float) -> Duration:
+    message = Duration()
+    message.FromMilliseconds(round(seconds * 1000))
+    return message
+
+
+def _decision(decision: Mapping[str, Any]) -> pb.GateDecision:
+    outcome = f"OUTCOME_{decision['outcome'].upper()}"
+    return pb.GateDecision(
+        outcome=pb.GateDecision.Outcome.Value(outcome),
+        summary=decision["summary"],
+        deployed=decision["deployed"],
+        checks=[pb.GateCheck(**check) for check in decision["checks"]],
+        metric=decision["metric"],
+        pair_count=decision["pair_count"],
+        baseline=pb.Estimate(**decision["baseline"]),
+        candidate=pb.Estimate(**decision["candidate"]),
+        difference=pb.Estimate(**decision["difference"]),
+        p_value=decision["p_value"],
+        wins=decision["wins"],
+        losses=decision["losses"],
+        additional_examples_needed=decision["additional_examples_needed"],
+    )
+
+
+def _error(error: Mapping[str, Any]) -> status_pb2.Status:
+    """Return why a run failed, with the details that a failed call would have."""
+    status = status_pb2.Status(
+        code=grpc.StatusCode[error["code"]].value[0], message=error["message"]
+    )
+    packed = AnyMessage()
+    packed.Pack(
+        error_details_pb2.ErrorInfo(
+            reason=error["reason"], domain=DOMAIN, metadata=error["metadata"]
+        )
+    )
+    status.details.append(packed)
+    return status
+
+
+def trial_message(optimization_id: str, trial: Mapping[str, Any]) -> pb.Trial:
+    """Return a trial, as `optimization.reporter` describes it, as message."""
+    return pb.Trial(
+        name=trial_name(optimization_id, trial["number"]),
+        score=trial["score"],
+        example_count=trial["example_count"],
+        full_evaluation=trial["full_evaluation"],
+        instruction_index=trial["instruction_index"],
+        demonstration_set_index=trial["demonstration_set_index"],
+        instructions=trial["instructions"],
+        demonstration_count=trial["demonstration_count"],
+        best=trial["best"],
+        end_time=timestamp(datetime.fromisoformat(trial["end_time"])),
+    )
+
+
+def trial_from_record(event: OptimizationEventRecord) -> pb.Trial:
+    """Return the trial of a stored ``trial_completed`` event."""
+    payload = json.loads(event.payload_json)
+    return trial_message(event.optimization_id, payload["trial"])

@@ -1,0 +1,139 @@
+"""OptimizationService."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, cast
+
+from sidejudge.v1 import optimization_pb2
+from sidejudge.v1 import optimization_service_pb2 as pb
+from sidejudge.v1.optimization_service_pb2_grpc import OptimizationServiceServicer
+from sidejudge_server.api.convert_event import event_message, resume_position
+from sidejudge_server.api.convert_optimization import (
+    STATES,
+    create_command,
+    optimization_message,
+    trial_from_record,
+)
+from sidejudge_server.api.paging import cut_page, read_paging
+from sidejudge_server.api.tokens import TokenCodec
+from sidejudge_server.api.validate import Checker
+from sidejudge_server.config import Settings
+from sidejudge_server.optimization.queue import OptimizationService
+from sidejudge_storage import OptimizationFilter
+
+__all__ = ["OptimizationServicer"]
+
+_STATE_NAMES: dict[int, str] = {value: name for name, value in STATES.items()}
+
+
+class OptimizationServicer(OptimizationServiceServicer):
+    """Converts and delegates to `optimization.queue.OptimizationService`."""
+
+    def __init__(
+        self, service: OptimizationService, tokens: TokenCodec, settings: Settings
+    ) -> None:
+        self._service = service
+        self._tokens = tokens
+        self._max_text_chars = settings.server.max_text_chars
+
+    async def Optimize(
+        self, request: pb.OptimizeRequest, context: object
+    ) -> AsyncGenerator[pb.OptimizeResponse, None]:
+        """Start a run and stream its events; a caller that goes away cancels nothing."""
+        checker = Checker(self._max_text_chars)
+        command = create_command(checker, request.optimization, request.request_id)
+        record = await self._service.create(command)
+        async with aclosing(self._events(record.optimization_id, None)) as events:
+            async for event in events:
+                yield pb.OptimizeResponse(event=event)
+
+    async def CreateOptimization(
+        self, request: pb.CreateOptimizationRequest, context: object
+    ) -> pb.CreateOptimizationResponse:
+        """Start a run."""
+        checker = Checker(self._max_text_chars)
+        command = create_command(checker, request.optimization, request.request_id)
+        record = await self._service.create(command)
+        return pb.CreateOptimizationResponse(optimization=optimization_message(record))
+
+    async def GetOptimization(
+        self, request: pb.GetOptimizationRequest, context: object
+    ) -> pb.GetOptimizationResponse:
+        """Read a run."""
+        record = await self._service.get(self._id("name", request.name))
+        return pb.GetOptimizationResponse(optimization=optimization_message(record))
+
+    async def ListOptimizations(
+        self, request: pb.ListOptimizationsRequest, context: object
+    ) -> pb.ListOptimizationsResponse:
+        """List runs, newest first."""
+        checker = Checker(self._max_text_chars)
+        judge_id = checker.judge("judge", request.judge, required=False)
+        states = optimization_pb2.Optimization.State.DESCRIPTOR
+        state = checker.enum("state", request.state, states)
+        paging = read_paging(checker, request, self._tokens)
+        wanted = OptimizationFilter(judge_id=judge_id, state=_STATE_NAMES.get(state))
+        records = await self._service.list(
+            wanted, before=paging.last_key, limit=paging.limit
+        )
+        page = cut_page(
+            records,
+            optimization_message,
+            key=lambda r: r.optimization_id,
+            paging=paging,
+        )
+        return pb.ListOptimizationsResponse(
+            optimizations=page.items, next_page_token=page.next_page_token
+        )
+
+    async def ListTrials(
+        self, request: pb.ListTrialsRequest, context: object
+    ) -> pb.ListTrialsResponse:
+        """List the trials of a run in order."""
+        checker = Checker(self._max_text_chars)
+        parent = checker.resource("parent", request.parent, "optimizations")
+        paging = read_paging(checker, request, self._tokens)
+        events = await self._service.list_trials(
+            checker.passed(parent),
+            after_sequence=int(paging.last_key or 0),
+            limit=paging.limit,
+        )
+        page = cut_page(
+            events, trial_from_record, key=lambda e: str(e.sequence), paging=paging
+        )
+        return pb.ListTrialsResponse(
+            trials=page.items, next_page_token=page.next_page_token
+        )
+
+    async def WatchOptimization(
+        self, request: pb.WatchOptimizationRequest, context: object
+    ) -> AsyncGenerator[pb.WatchOptimizationResponse, None]:
+        """Stream the events of a run."""
+        run_id = self._id("name", request.name)
+        await self._service.get(run_id)
+        position = resume_position(self._tokens, run_id, request.resume_token)
+        async with aclosing(self._events(run_id, position)) as events:
+            async for event in events:
+                yield pb.WatchOptimizationResponse(event=event)
+
+    async def CancelOptimization(
+        self, request: pb.CancelOptimizationRequest, context: object
+    ) -> pb.CancelOptimizationResponse:
+        """Ask a run to stop."""
+        record = await self._service.cancel(self._id("name", request.name))
+        return pb.CancelOptimizationResponse(optimization=optimization_message(record))
+
+    def _id(self, field: str, name: str) -> str:
+        checker = Checker(self._max_text_chars)
+        return checker.passed(checker.resource(field, name, "optimizations"))
+
+    async def _events(
+        self, run_id: str, position: int | None
+    ) -> AsyncGenerator[pb.OptimizationEvent, None]:
+        watched = self._service.watch(run_id, after_sequence=position)
+        # An asynchronous generator, which must be closed when the caller goes away.
+        async with aclosing(cast("AsyncGenerator[Any, None]", watched)) as events:
+            async for event in events:
+                yield event_message(event, run_id, self._tokens)

@@ -1,0 +1,155 @@
+"""The gRPC server: services, health, reflection, and how it stops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from sidejudge.v1 import (
+    evaluation_service_pb2,
+    feedback_service_pb2,
+    judge_service_pb2,
+    optimization_service_pb2,
+    server_service_pb2,
+)
+from sidejudge.v1.evaluation_service_pb2_grpc import (
+    add_EvaluationServiceServicer_to_server,
+)
+from sidejudge.v1.feedback_service_pb2_grpc import add_FeedbackServiceServicer_to_server
+from sidejudge.v1.judge_service_pb2_grpc import add_JudgeServiceServicer_to_server
+from sidejudge.v1.optimization_service_pb2_grpc import (
+    add_OptimizationServiceServicer_to_server,
+)
+from sidejudge.v1.server_service_pb2_grpc import add_ServerServiceServicer_to_server
+from sidejudge_server.api.address import listen_address, private_socket
+from sidejudge_server.api.evaluation import EvaluationServicer
+from sidejudge_server.api.feedback import FeedbackServicer
+from sidejudge_server.api.interceptors import CallInterceptor
+from sidejudge_server.api.judges import JudgeServicer
+from sidejudge_server.api.optimization import OptimizationServicer
+from sidejudge_server.api.server_info import ServerServicer
+from sidejudge_server.api.tokens import TokenCodec
+from sidejudge_server.config import ConfigError, Settings
+from sidejudge_server.judges.registry import JudgeRegistry
+from sidejudge_server.judges.service import EvaluationService
+from sidejudge_server.optimization.queue import OptimizationService
+from sidejudge_server.training.service import FeedbackService
+
+__all__ = ["DomainServices", "GrpcServer"]
+
+SERVICES: Final = tuple(
+    module.DESCRIPTOR.services_by_name[name].full_name
+    for module, name in (
+        (evaluation_service_pb2, "EvaluationService"),
+        (judge_service_pb2, "JudgeService"),
+        (feedback_service_pb2, "FeedbackService"),
+        (optimization_service_pb2, "OptimizationService"),
+        (server_service_pb2, "ServerService"),
+    )
+)
+_KEEPALIVE_MS: Final = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class DomainServices:
+    """What the servicers delegate to."""
+
+    registry: JudgeRegistry
+    evaluations: EvaluationService
+    feedback: FeedbackService
+    optimizations: OptimizationService
+    database_id: str
+    storage_repair: str
+
+
+class GrpcServer:
+    """All services behind one address."""
+
+    def __init__(self, settings: Settings, services: DomainServices) -> None:
+        """Make a server; nothing listens before `start`.
+
+        Raises:
+            ConfigError: The address is not one to listen on.
+        """
+        self._address = listen_address(settings.server.address)
+        self._server = grpc.aio.server(
+            interceptors=[CallInterceptor(settings.server.default_deadline_s)],
+            options=[
+                ("grpc.max_receive_message_length", settings.server.max_message_bytes),
+                ("grpc.max_send_message_length", settings.server.max_message_bytes),
+                # A second server on the port must fail, not share the calls.
+                ("grpc.so_reuseport", 0),
+                # Watchers keep idle connections alive with pings.
+                (
+                    "grpc.http2.min_ping_interval_without_data_ms",
+                    _KEEPALIVE_MS,
+                ),
+                ("grpc.keepalive_permit_without_calls", 1),
+            ],
+        )
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        _add_services(self._server, services, settings)
+        if settings.server.reflection:
+            names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+
+    async def start(self) -> str:
+        """Listen, report SERVING and return the address that clients connect to.
+
+        Raises:
+            ConfigError: The address is in use.
+        """
+        address = self._address
+        with private_socket(address):
+            try:
+                port = self._server.add_insecure_port(address.text)
+            except RuntimeError:
+                problem = "cannot be listened on; is another server there?"
+                raise ConfigError(
+                    [f"server.address = {address.text!r} {problem}"]
+                ) from None
+        await self._server.start()
+        for name in ("", *SERVICES):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        return address.with_port(port)
+
+    async def drain(self) -> None:
+        """Report NOT_SERVING for good."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new calls, give running ones time to end, then cancel them."""
+        await self._server.stop(grace_s)
+
+
+def _add_services(
+    server: Any,  # noqa: ANN401 - grpc has no type stubs
+    services: DomainServices,
+    settings: Settings,
+) -> None:
+    tokens = TokenCodec(services.database_id)
+    add_EvaluationServiceServicer_to_server(
+        EvaluationServicer(services.evaluations, tokens, settings), server
+    )
+    add_JudgeServiceServicer_to_server(
+        JudgeServicer(services.registry, tokens, settings), server
+    )
+    add_FeedbackServiceServicer_to_server(
+        FeedbackServicer(services.feedback, tokens, settings), server
+    )
+    add_OptimizationServiceServicer_to_server(
+        OptimizationServicer(services.optimizations, tokens, settings), server
+    )
+    add_ServerServiceServicer_to_server(
+        ServerServicer(
+            settings,
+            database_id=services.database_id,
+            storage_repair=services.storage_repair,
+        ),
+        server,
+    )

@@ -1,0 +1,34 @@
+"""Where serving begins. Imports neither gRPC nor DuckDB before the fork server runs."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from sidejudge_server.config import Settings
+
+__all__ = ["run"]
+
+
+def run(settings: Settings, *, ready_file: Path | None = None) -> int:
+    """Serve until SIGTERM or SIGINT.
+
+    Once calls are answered, one JSON line with the address goes to standard output.
+
+    Args:
+        settings: All settings.
+        ready_file: Gets the same line, so that other processes can wait for it.
+
+    Returns:
+        Exit code: 0 after an orderly stop, 1 if the database cannot be opened.
+
+    Raises:
+        ConfigError: The address cannot be listened on, or there is no such model.
+    """
+    # Workers are forked from a process that has seen no thread, no gRPC and no DuckDB.
+    from sidejudge_server.optimization.executor import start_fork_server
+
+    start_fork_server()
+    from sidejudge_server.application import serve
+
+    return asyncio.run(serve(settings, ready_file=ready_file))

@@ -1,0 +1,245 @@
+"""The sidecar as a whole: what it is made of, in which order it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from sidejudge_server import __version__
+from sidejudge_server.api.address import listen_address
+from sidejudge_server.api.server import DomainServices, GrpcServer
+from sidejudge_server.config import LMSettings, Settings
+from sidejudge_server.errors import LMError
+from sidejudge_server.judges.registry import JudgeRegistry
+from sidejudge_server.judges.requests import RequestLog
+from sidejudge_server.judges.service import EvaluationService
+from sidejudge_server.lm.client import create_client
+from sidejudge_server.lm.embedded import EmbeddedClient
+from sidejudge_server.lm.types import ChatClient
+from sidejudge_server.logging import configure_logging
+from sidejudge_server.optimization.executor import LocalExecutor
+from sidejudge_server.optimization.queue import OptimizationService
+from sidejudge_server.training.collector import TrainingCollector
+from sidejudge_server.training.service import FeedbackService
+from sidejudge_storage import Storage, StorageError, StorageOptions
+
+__all__ = ["Application", "serve"]
+
+_log = structlog.get_logger(__name__)
+
+_FORCED_EXIT = 130
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    services: DomainServices
+    client: ChatClient
+
+
+class Application:
+    """A sidecar in this process. Belongs to one event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Make it; nothing is opened before `start`.
+
+        Raises:
+            ConfigError: The address is not one to listen on.
+        """
+        listen_address(settings.server.address)
+        self._settings = settings
+        self._cleanup = AsyncExitStack()
+        self._server: GrpcServer | None = None
+        self._optimizations: OptimizationService | None = None
+        self._warm_up: asyncio.Task[None] | None = None
+        self.address = ""
+        """Where clients connect to, once it has started."""
+
+    async def start(self) -> None:
+        """Open everything and serve; on failure nothing stays open.
+
+        Raises:
+            StorageError: The database cannot be opened; the message says the way out.
+            ConfigError: The address cannot be listened on, or there is no such model.
+        """
+        try:
+            parts = await self._open()
+            self._server = GrpcServer(self._settings, parts.services)
+            self.address = await self._server.start()
+        except BaseException:
+            await self._cleanup.aclose()
+            raise
+        if isinstance(parts.client, EmbeddedClient):
+            self._warm_up = asyncio.create_task(_warm_up(parts.client))
+            self._cleanup.push_async_callback(_end, self._warm_up)
+
+    async def stop(self, *, drain_s: float | None = None) -> None:
+        """Refuse new calls, let running ones end, and close everything.
+
+        Args:
+            drain_s: How long calls may take to end; None for the configured time.
+        """
+        grace_s = self._settings.server.drain_s if drain_s is None else drain_s
+        if self._server is not None:
+            await self._server.drain()
+            stopping = asyncio.create_task(self._server.stop(grace_s))
+            # Ends the runs, and with them the calls that watch them.
+            if self._optimizations is not None:
+                await self._optimizations.close()
+            await stopping
+        await self._cleanup.aclose()
+
+    async def _open(self) -> _Parts:
+        """Open storage, clients and services; what was opened is closed in reverse."""
+        settings = self._settings
+        storage = await self._open_storage()
+        requests = RequestLog(storage)
+        await requests.load()
+        registry = JudgeRegistry(storage, requests)
+        await registry.load()
+        client = create_client(settings.task_lm, model_dir=settings.model_dir)
+        self._cleanup.push_async_callback(client.close)
+        evaluations = EvaluationService(
+            storage, registry, client, settings, requests=requests
+        )
+        collector = TrainingCollector(
+            storage, registry, max_text_chars=settings.server.max_text_chars
+        )
+        collector.start()
+        self._cleanup.push_async_callback(collector.close)
+        feedback = FeedbackService(
+            storage,
+            registry,
+            collector,
+            settings,
+            recent=evaluations.recent,
+            requests=requests,
+        )
+        optimizations = OptimizationService(
+            storage,
+            registry,
+            feedback,
+            LocalExecutor(),
+            settings,
+            requests=requests,
+            resolve_lm=_resolver(settings, client),
+        )
+        await optimizations.start()
+        self._optimizations = optimizations
+        self._cleanup.push_async_callback(optimizations.close)
+        repair = str(storage.repair) if storage.repair is not None else ""
+        services = DomainServices(
+            registry, evaluations, feedback, optimizations, storage.database_id, repair
+        )
+        return _Parts(services, client)
+
+    async def _open_storage(self) -> Storage:
+        settings = self._settings.storage
+        options = StorageOptions(
+            memory_limit=settings.memory_limit,
+            threads=settings.threads,
+            accept_data_loss=settings.accept_data_loss,
+        )
+        storage = await asyncio.to_thread(Storage.open, settings.path, options)
+        self._cleanup.push_async_callback(storage.close)
+        if storage.repair is not None:
+            _log.warning("database repaired", repair=str(storage.repair))
+        return storage
+
+
+async def serve(settings: Settings, *, ready_file: Path | None = None) -> int:
+    """Run a sidecar until SIGTERM or SIGINT; a second signal forces the exit.
+
+    Args:
+        settings: All settings.
+        ready_file: Gets one JSON line with the address once calls are answered.
+
+    Returns:
+        Exit code: 0 after an orderly stop, 1 if the database cannot be opened.
+
+    Raises:
+        ConfigError: The address cannot be listened on, or there is no such model.
+    """
+    configure_logging(settings.server.log_level)
+    stop_asked = _stop_signals()
+    application = Application(settings)
+    try:
+        await application.start()
+    except StorageError as error:
+        sys.stderr.write(f"sidejudge: {error}\n")
+        return 1
+    _announce(application.address, settings, ready_file)
+    await stop_asked.wait()
+    _log.info("stopping", drain_s=settings.server.drain_s)
+    await application.stop()
+    _log.info("stopped")
+    return 0
+
+
+def _stop_signals() -> asyncio.Event:
+    asked = asyncio.Event()
+
+    def on_signal() -> None:
+        if asked.is_set():
+            # Children see their pipes close and end by themselves.
+            os._exit(_FORCED_EXIT)
+        asked.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return asked
+
+
+def _announce(address: str, settings: Settings, ready_file: Path | None) -> None:
+    _log.info(
+        "listening",
+        address=address,
+        version=__version__,
+        database=str(settings.storage.path),
+        model=settings.task_lm.model,
+    )
+    line = json.dumps({"event": "listening", "address": address, "pid": os.getpid()})
+    if ready_file is not None:
+        ready_file.write_text(f"{line}\n", encoding="utf-8")
+    with suppress(OSError):  # nobody may be reading
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+
+
+async def _warm_up(client: EmbeddedClient) -> None:
+    """Load the embedded model; without it everything but judging works."""
+    try:
+        await client.start()
+    except LMError as error:
+        _log.warning("the model cannot judge", cause=error.message)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def _resolver(
+    settings: Settings, client: ChatClient
+) -> Callable[[LMSettings], Awaitable[LMSettings]]:
+    """Return how workers reach a model: the embedded one through the process of the server."""
+
+    async def resolve(wanted: LMSettings) -> LMSettings:
+        if (
+            isinstance(client, EmbeddedClient)
+            and wanted.model == settings.task_lm.model
+        ):
+            return await client.shared_settings()
+        return wanted
+
+    return resolve
