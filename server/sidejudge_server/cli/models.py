@@ -8,12 +8,19 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TransferSpeedColumn,
+)
 
 from sidejudge_server.cli.failures import CommandError
 from sidejudge_server.cli.printing import print_json, print_table, warn
 from sidejudge_server.config import default_model_dir
 from sidejudge_server.lm.catalogue import CATALOGUE, model_path
+from sidejudge_server.lm.pull import PullError, PullOptions
 from sidejudge_server.lm.pull import pull as pull_model
 
 __all__ = ["list_models", "path", "pull", "pull_with_progress"]
@@ -57,8 +64,10 @@ def list_models(args: argparse.Namespace) -> int:
 
 
 def pull(args: argparse.Namespace) -> int:
-    """Download a model, check its hash, print where it lies."""
-    print(pull_with_progress(_known(args.model), default_model_dir(os.environ)))
+    """Get a model, check its hash, print where it lies."""
+    options = PullOptions(local_file=args.from_file)
+    directory = default_model_dir(os.environ)
+    print(pull_with_progress(_known(args.model), directory, options=options))
     return 0
 
 
@@ -74,17 +83,19 @@ def path(args: argparse.Namespace) -> int:
     return 0
 
 
-def pull_with_progress(name: str, directory: Path) -> Path:
-    """Pull a model with a progress bar on a terminal, else with one line.
+def pull_with_progress(
+    name: str, directory: Path, *, options: PullOptions | None = None
+) -> Path:
+    """Return a model's verified file; get it with a progress bar if it is not there.
 
     Raises:
-        CommandError: It could not be pulled, or it is not what it should be.
+        CommandError: There is no such model, or no source has it.
     """
-    found = model_path(name, directory)
-    if found is not None:
-        return found
-    warn(f"pulling {name}, {CATALOGUE[name].size_bytes // _MIB} MiB, to {directory}")
+    model = CATALOGUE[_known(name)]
+    if model_path(model.name, directory) is None:
+        warn(f"getting {model.name}, {model.size_bytes // _MIB} MiB, to {directory}")
     with Progress(
+        TextColumn("{task.description}"),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
@@ -92,17 +103,15 @@ def pull_with_progress(name: str, directory: Path) -> Path:
         disable=not sys.stderr.isatty(),
         transient=True,
     ) as progress:
-        task = progress.add_task("", total=CATALOGUE[name].size_bytes)
+        task = progress.add_task("", total=model.size_bytes)
+
+        def report(done: int, total: int, source: str) -> None:
+            progress.update(task, completed=done, total=total, description=source)
+
         try:
-            return pull_model(
-                name,
-                directory,
-                progress=lambda done, total: progress.update(
-                    task, completed=done, total=total
-                ),
-            )
-        except (OSError, RuntimeError) as error:
-            raise CommandError(f"{name} could not be pulled: {error}") from error
+            return pull_model(model.name, directory, progress=report, options=options)
+        except (PullError, OSError) as error:
+            raise CommandError(str(error)) from error
 
 
 def _known(text: str) -> str:

@@ -99,6 +99,12 @@ def _add_server(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is
         "--lm", metavar="MODEL", help="model that judges, such as openai/gpt-4o-mini"
     )
     serve.add_argument("--prompt-lm", metavar="MODEL", help="model that writes prompts")
+    serve.add_argument(
+        "--ready-file",
+        type=Path,
+        metavar="FILE",
+        help="gets one JSON line with the address once calls are answered",
+    )
     serve.add_argument("--log-level", choices=["debug", "info", "warning", "error"])
 
     health = declare(commands, "health", "health:run", "Ask whether a sidecar serves.")
@@ -331,6 +337,10 @@ def _add_models(commands: Any) -> None:  # noqa: ANN401 - as above
     ):
         command = declare(models, name, f"models:{handler}", summary)
         command.add_argument("model", metavar="NAME")
+        if name == "pull":
+            command.add_argument(
+                "--from-file", type=Path, metavar="FILE", help="take it from a file"
+            )
 
 
 def _add_bench(commands: Any) -> None:  # noqa: ANN401 - as above

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
     from sidejudge_server import app
 
-    return app.run(settings)
+    return app.run(settings, ready_file=args.ready_file)
 
 
 def settings_from(args: argparse.Namespace, environment: Mapping[str, str]) -> Settings:

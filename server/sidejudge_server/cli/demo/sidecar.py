@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 import sidejudge
 from sidejudge.v1 import server_service_pb2
@@ -29,6 +27,7 @@ _LOG_LINES = 15
 _STATE_FILE = "server.json"
 _DATABASE = "demo.duckdb"
 _LOG = "server.log"
+_READY_FILE = "ready.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +43,9 @@ class DemoSidecar:
     """A sidecar on a fresh database in the demo's directory.
 
     A context manager: leaving it stops the process unless `keep` was called.
+
+    Attributes:
+        address: Where it listens, ``host:port``; empty until it serves.
     """
 
     def __init__(self, directory: Path, *, lm: str) -> None:
@@ -51,7 +53,7 @@ class DemoSidecar:
         self._lm = lm
         self._kept = False
         self._process: subprocess.Popen[bytes] | None = None
-        self.address = f"127.0.0.1:{_free_port()}"
+        self.address = ""
 
     @property
     def log(self) -> Path:
@@ -70,8 +72,9 @@ class DemoSidecar:
             self._process = subprocess.Popen(  # noqa: S603 - this interpreter, our own module
                 [
                     *(sys.executable, "-m", "sidejudge_server", "serve"),
-                    *("--address", self.address, "--lm", self._lm),
+                    *("--address", "127.0.0.1:0", "--lm", self._lm),
                     *("--database", str(self._directory / _DATABASE)),
+                    *("--ready-file", str(self._directory / _READY_FILE)),
                 ],
                 # Threads of the embedded model must not spin while they wait.
                 env={"OMP_WAIT_POLICY": "passive", **os.environ},
@@ -81,7 +84,7 @@ class DemoSidecar:
                 start_new_session=True,
             )
         try:
-            self._wait_until_serving(self._process)
+            self.address = self._wait_until_serving(self._process)
         except BaseException:
             self._stop()
             raise
@@ -108,27 +111,20 @@ class DemoSidecar:
         self._process.returncode = 0
         return running
 
-    def _wait_until_serving(self, process: subprocess.Popen[bytes]) -> None:
+    def _wait_until_serving(self, process: subprocess.Popen[bytes]) -> str:
+        """Return the address once calls are answered."""
         deadline = time.monotonic() + _START_S
-        with grpc.insecure_channel(
-            self.address, options=[("grpc.max_reconnect_backoff_ms", 200)]
-        ) as channel:
-            health = health_pb2_grpc.HealthStub(channel)
-            while time.monotonic() < deadline:
-                if process.poll() is not None:
-                    raise CommandError(
-                        f"the sidecar ended with exit code {process.returncode}:\n"
-                        f"{_tail(self.log)}"
-                    )
-                try:
-                    answer = health.Check(
-                        health_pb2.HealthCheckRequest(), timeout=1, wait_for_ready=True
-                    )
-                    if answer.status == health_pb2.HealthCheckResponse.SERVING:
-                        return
-                except grpc.RpcError:
-                    pass  # not up yet; the deadline above bounds this
-                time.sleep(_POLL_S)
+        ready = self._directory / _READY_FILE
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise CommandError(
+                    f"the sidecar ended with exit code {process.returncode}:\n"
+                    f"{_tail(self.log)}"
+                )
+            # Until its newline is there, the line may be half written.
+            if ready.exists() and (line := ready.read_text()).endswith("\n"):
+                return str(json.loads(line)["address"])
+            time.sleep(_POLL_S)
         raise CommandError(f"the sidecar does not serve:\n{_tail(self.log)}")
 
     def _stop(self) -> None:
@@ -204,7 +200,8 @@ def _alive(pid: int) -> bool:
 
 
 def _remove_old(directory: Path) -> None:
-    """Remove what an earlier demo left: its database with all that lies beside it, and its log."""
+    """Remove what an earlier demo left: its database with all that lies beside it."""
+    (directory / _READY_FILE).unlink(missing_ok=True)
     for path in directory.glob(f"{_DATABASE}*"):
         if path.is_dir():
             for inner in sorted(path.rglob("*"), reverse=True):
@@ -212,12 +209,6 @@ def _remove_old(directory: Path) -> None:
             path.rmdir()
         else:
             path.unlink()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _tail(path: Path) -> str:

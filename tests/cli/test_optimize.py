@@ -1,0 +1,62 @@
+"""Optimizations from the command line: progress, decision, exit codes, lost connections."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sidejudge_server.cli.demo.sidecar import DemoSidecar
+from tests.cli.commands import Command, verdict_rows, write_rows
+
+SEARCH = (
+    *("--trials", "3", "--candidates", "2", "--instruction-source", "curated"),
+    *("--labeled-demos", "2", "--bootstrapped-demos", "1"),
+)
+
+
+def teach(call: Command, judge: str, tmp_path: Path) -> None:
+    call("judges", "create", judge, "--kind", "relevance")
+    data = write_rows(tmp_path / "data.jsonl", verdict_rows(60, prefix=judge))
+    assert call("import", judge, str(data)).code == 0
+
+
+@pytest.mark.slow
+def test_watched_run_shows_progress_and_ends_with_its_decision(
+    call: Command, tmp_path: Path
+) -> None:
+    """Lines on stderr while it runs, the decision on stdout, exit code 0 when it finished."""
+    teach(call, "watched", tmp_path)
+    shown = call("optimize", "watched", "--watch", *SEARCH)
+    assert shown.code == 0, shown.err
+    assert "trial 3/3" in shown.err
+    assert "succeeded" in shown.out
+    assert "deployed" in shown.out
+    runs = call("optimizations", "list", "--judge", "watched", "--json").json
+    run = runs["optimizations"][0]
+    assert run["state"] == "STATE_SUCCEEDED"
+    assert run["decision"]["outcome"].startswith("OUTCOME_")
+    trials = call("optimizations", "trials", run["name"], "--json").json["trials"]
+    assert trials[0]["name"].endswith("/trials/0")
+    assert call("optimizations", "watch", run["name"]).code == 0
+    assert "watched v1" in call("optimizations", "show", run["name"]).out
+
+
+@pytest.mark.slow
+def test_cancelled_run_ends_its_watch_with_exit_code_1(
+    call: Command, tmp_path: Path
+) -> None:
+    """A script notices that there is no result."""
+    teach(call, "cancelled", tmp_path)
+    started = call("optimize", "cancelled", "--trials", "500", "--json").json
+    assert call("optimizations", "cancel", started["name"]).code == 0
+    watched = call("optimizations", "watch", started["name"])
+    assert watched.code == 1
+    assert "cancelled" in watched.out
+
+
+def test_preset_excludes_numbers(call: Command, sidecar: DemoSidecar) -> None:
+    """A preset decides the numbers."""
+    shown = call("optimize", "relevance", "--auto", "light", "--trials", "3")
+    assert shown.code == 2
+    assert "--auto decides" in shown.err
