@@ -135,6 +135,10 @@ class Table(Generic[R]):
             f"INSERT INTO {name} ({', '.join(names)})"  # noqa: S608 - see above
             f" SELECT {', '.join(f'r.{n}' for n in names)} FROM {rows}"
         )
+        self.insert_one_sql = (
+            f"INSERT INTO {name} ({', '.join(names)})"  # noqa: S608 - see above
+            f" VALUES ({', '.join('?' * len(names))})"
+        )
         changed = ", ".join(f"{n} = u.r.{n}" for n in names if n not in key)
         same_row = " AND ".join(f"{name}.{k} = u.r.{k}" for k in key)
         self.replace_sql = (
@@ -150,6 +154,14 @@ class Table(Generic[R]):
         row = _ENCODER.encode({c.name: getattr(record, c.name) for c in self.columns})
         row.encode()  # a lone surrogate would fail every row of the flush, so find it here
         return row
+
+    def values(self, record: Record) -> list[object]:
+        """Return a record as the parameters of ``insert_one_sql``."""
+        values = [getattr(record, c.name) for c in self.columns]
+        for i in self._times:
+            if values[i] is not None:
+                values[i] = naive_utc(values[i])
+        return values
 
     def decode(self, row: tuple[Any, ...]) -> R:
         """Return the record of a row that was read with ``select``."""
