@@ -127,7 +127,11 @@ def _check_input_fields(at: Checker, names: list[str], *, scores: bool) -> None:
 def changes_from(
     checker: Checker, judge: judge_pb2.Judge, mask: FieldMask, *, kind: JudgeKind
 ) -> JudgeChanges:
-    """Read what an update of a judge of the given kind changes."""
+    """Read what an update of a judge of the given kind changes.
+
+    Raises:
+        InvalidRequestError: Fields are wrong; all violations at once.
+    """
     at = checker.within("judge.")
     paths = set(mask.paths)
     if not paths:
@@ -143,12 +147,14 @@ def changes_from(
         checker.add("update_mask", "rubric.default_criteria is for rubric judges")
     elif "rubric.default_criteria" in paths:
         found = criteria(at, "rubric.default_criteria", judge.rubric.default_criteria)
-    return JudgeChanges(
+    changes = JudgeChanges(
         display_name=display_name(at, judge) if "display_name" in paths else None,
         description=description(at, judge) if "description" in paths else None,
         labels=labels,
         default_criteria=found,
     )
+    checker.raise_if_any()
+    return changes
 
 
 def display_name(at: Checker, judge: judge_pb2.Judge) -> str:
