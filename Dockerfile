@@ -16,7 +16,7 @@ COPY pyproject.toml README.md LICENSE CHANGELOG.md ./
 COPY clients/python clients/python
 COPY storage storage
 COPY server server
-RUN /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
+RUN /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --no-index --wheel-dir /dist . \
     && /opt/sidejudge/bin/python -m pip install --no-deps --no-index /dist/*.whl \
     && /opt/sidejudge/bin/python -m pip check \
     && /opt/sidejudge/bin/python -m pip uninstall --yes pip setuptools
