@@ -51,10 +51,10 @@ def test_json_keeps_field_names_and_is_ascii(
     assert json.loads(out) == {"name": "judges/x", "display_name": HOSTILE}
 
 
-def test_numbers_durations_and_money_have_a_dash_for_nothing() -> None:
+def test_unknown_numbers_durations_and_prices_are_not_zero() -> None:
     """Unknown is not 0."""
     assert (number(0.12345), number(None)) == ("0.123", "-")
-    assert (money(0.5), money(None)) == ("$0.5000", "-")
+    assert (money(0.5), money(None)) == ("$0.5000", "price not known")
     assert duration(timedelta(seconds=65)) == "1:05"
     assert duration(timedelta(seconds=3605.9)) == "1:00:05"
     assert duration(None) == "-"

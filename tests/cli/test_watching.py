@@ -49,8 +49,8 @@ def searching() -> RunState:
 def test_line_shows_phase_trial_scores_calls_spend_and_eta() -> None:
     """Everything that decides whether to wait is in the line."""
     assert searching().line() == (
-        "[1:15] searching  trial 3/10  score 0.625  best 0.625  baseline 0.500"
-        "  50 calls (+4 cached)  $0.0125  ETA 0:30"
+        "[1:15] searching  trial 3/10  ETA 0:30  score 0.625  best 0.625"
+        "  baseline 0.500  50 calls (+4 cached)  $0.0125"
     )
 
 

@@ -210,7 +210,7 @@ def _cost(run: optimization_pb2.Optimization) -> str:
 
 
 def _print_decision(decision: optimization_pb2.GateDecision) -> None:
-    say(f"{_outcome_words(decision)}: {decision.summary}")
+    say(decision.summary or _outcome_words(decision))
     if decision.pair_count:
         print_table(
             [

@@ -108,8 +108,8 @@ def number(value: float | None, *, digits: int = 3) -> str:
 
 
 def money(value: float | None) -> str:
-    """Return an amount in US dollars, or a dash if the price is not known."""
-    return "-" if value is None else f"${value:.4f}"
+    """Return an amount in US dollars."""
+    return "price not known" if value is None else f"${value:.4f}"
 
 
 def duration(value: timedelta | None) -> str:

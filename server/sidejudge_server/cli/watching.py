@@ -75,22 +75,29 @@ class RunState:
         return []
 
     def line(self) -> str:
-        """Return the numbers in one line."""
-        calls = f"{self.lm_calls} calls"
-        if self.cached_calls:
-            calls += f" (+{self.cached_calls} cached)"
+        """Return where the run is and the numbers, in one line."""
+        return f"{self.place()}  {self.numbers()}"
+
+    def place(self) -> str:
+        """Return time, phase, trial, and when it should end."""
+        place = (
+            f"[{duration(self.elapsed)}] {self.phase}"
+            f"  trial {self.trials_completed}/{self.trials_total or '?'}"
+        )
+        return place if self.eta is None else f"{place}  ETA {duration(self.eta)}"
+
+    def numbers(self) -> str:
+        """Return scores, calls, and the spend where the price is known."""
         parts = [
-            f"[{duration(self.elapsed)}] {self.phase}",
-            f"trial {self.trials_completed}/{self.trials_total or '?'}",
             f"score {number(self.last_score)}",
             f"best {number(self.best_score)}",
             f"baseline {number(self.baseline_score)}",
-            calls,
+            f"{self.lm_calls} calls",
         ]
+        if self.cached_calls:
+            parts[-1] += f" (+{self.cached_calls} cached)"
         if self.cost_usd is not None:
             parts.append(money(self.cost_usd))
-        if self.eta is not None:
-            parts.append(f"ETA {duration(self.eta)}")
         return "  ".join(parts)
 
     def _take_run(self, run: optimization_pb2.Optimization) -> None:
@@ -149,7 +156,7 @@ class _LiveView:
     def __init__(self, progress: Progress) -> None:
         self._state = RunState()
         self._progress = progress
-        self._task = progress.add_task("", total=None, line="")
+        self._task = progress.add_task("", total=None, lines="")
 
     def show(self, event: optimization_service_pb2.OptimizationEvent) -> None:
         for text in self._state.apply(event):
@@ -158,7 +165,8 @@ class _LiveView:
             self._task,
             completed=self._state.trials_completed,
             total=self._state.trials_total or None,
-            line=self._state.line(),
+            # Two lines fit a terminal of 80 columns.
+            lines=f"{self._state.place()}\n{self._state.numbers()}",
         )
 
     def note(self, text: str) -> None:
@@ -172,8 +180,8 @@ def open_view() -> Iterator[View]:
         yield PlainView()
         return
     with Progress(
-        BarColumn(bar_width=20),
-        TextColumn("{task.fields[line]}", markup=False),
+        BarColumn(bar_width=16),
+        TextColumn("{task.fields[lines]}", markup=False),
         console=Console(stderr=True),
         transient=True,
     ) as progress:

@@ -146,27 +146,13 @@ def optimise(
 
 
 def outcome_text(run: optimization_pb2.Optimization) -> str:
-    """Say in a sentence or two what came out, better or not."""
+    """Say in a sentence what the result means for the judge, better or not."""
+    serving = f"{short(run.baseline_version)} goes on serving."
     if run.state != optimization_pb2.Optimization.STATE_SUCCEEDED:
-        return "The run did not finish; there is nothing to compare."
-    decision = run.decision
-    numbers = (
-        f"On {decision.pair_count} held-out items the {decision.metric.replace('_', ' ')}"
-        f" went from {decision.baseline.value:.3f} to {decision.candidate.value:.3f}"
-        f" (difference {decision.difference.value:+.3f}, 95 %"
-        f" {decision.difference.lower:+.3f} to {decision.difference.upper:+.3f})."
-    )
-    if decision.deployed:
-        return f"{numbers} That passed the gate: {short(run.candidate_version)} serves now."
-    if not decision.pair_count:
-        return (
-            "The search ended with nothing to compare;"
-            f" {short(run.baseline_version)} goes on serving."
-        )
-    return (
-        f"{numbers} That did not pass the gate, so nothing was deployed and"
-        f" {short(run.baseline_version)} goes on serving."
-    )
+        return f"The run did not finish: nothing was compared, {serving}"
+    if run.decision.deployed:
+        return f"That passed the gate: {short(run.candidate_version)} serves now."
+    return f"That did not pass the gate: nothing was deployed, {serving}"
 
 
 def _request(
