@@ -25,7 +25,8 @@ __all__ = ["PlainView", "RunState", "View", "follow", "open_view", "phase_word"]
 
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
-_PATIENCE = 15  # pauses in a row without an event: about a minute
+# Failures in a row; the connection itself tries for some 3 seconds before each: about a minute.
+_PATIENCE = 10
 
 
 @dataclass(slots=True)
@@ -194,6 +195,7 @@ def follow(
     view: View,
     *,
     pause: Callable[[float], None] = time.sleep,
+    patience: int = _PATIENCE,
 ) -> optimization_pb2.Optimization:
     """Show a run until it has ended, however often the sidecar goes away in between.
 
@@ -202,6 +204,7 @@ def follow(
         name: `optimizations/{optimization}`.
         view: Where the events go.
         pause: Waits so many seconds before it connects again.
+        patience: Failures in a row, without an event in between, that it puts up with.
 
     Returns:
         The run with its decision.
@@ -235,7 +238,7 @@ def follow(
                 raise
             reason = error.details() or "no connection"
         failures += 1
-        if failures > _PATIENCE:
+        if failures > patience:
             raise CommandError(
                 f"lost the sidecar at {session.address} ({reason}); the run may still go"
                 f" on: `sidejudge optimizations watch {name}`"
