@@ -130,7 +130,7 @@ def test_unusable_value_is_refused_before_it_reaches_the_writer(
     asyncio.run(work())
 
 
-def test_unicode_id_is_found(storage: Storage) -> None:
+def test_hostile_id_finds_nothing(storage: Storage) -> None:
     """Lookups bind what they are asked for."""
     hostile = "x' OR 1=1 --"
 

@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 from typing import Any, Generic, TypeVar
 
 from sidejudge_storage.database import Database
+from sidejudge_storage.errors import StorageError
 from sidejudge_storage.tables import Table, id_list
 
 __all__ = ["IN_LIST", "MergingLoader", "Reader", "Where"]
@@ -63,7 +64,12 @@ class Reader(Generic[R]):
         self._table = table
 
     async def _run(self, work: Callable[[], Any]) -> Any:  # noqa: ANN401 - callers know the type
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        loop = asyncio.get_running_loop()
+        try:
+            running = loop.run_in_executor(self._executor, work)
+        except RuntimeError:
+            raise StorageError("the database is closed") from None
+        return await running
 
     async def _rows(self, sql: str, params: list[object]) -> list[tuple[Any, ...]]:
         rows: list[tuple[Any, ...]] = await self._run(
