@@ -13,17 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from sidejudge_server.optimization.executor import LocalExecutor, start_fork_server
+from sidejudge_server.optimization.executor import LocalExecutor
 from tests.optimization import toy_workers
 
 pytestmark = pytest.mark.slow
 
 _ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(autouse=True)
-def _fork_server():
-    start_fork_server()
 
 
 async def _all_events(executor: LocalExecutor, run_id: str) -> list[dict]:
@@ -166,10 +161,11 @@ def test_killed_server_leaves_no_worker_behind():
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
     ) as server:
-        pid = int(server.stdout.readline())
-        watch = os.pidfd_open(pid)
-        server.kill()
-        server.wait()
+        try:
+            pid = int(server.stdout.readline())
+            watch = os.pidfd_open(pid)
+        finally:
+            server.kill()
     try:
         assert _ended(watch)
     finally:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import stat
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -308,8 +312,36 @@ def test_cancel_ends_a_run_that_waits_for_the_model(lm, tmp_path):
     assert "progress" in last
 
 
-def test_kinds_helper_matches_event_names(lm, tmp_path):
-    """The final event is the last and only one of its kind."""
-    found = kinds(execute(make_spec(lm.base_url, tmp_path, num_trials=2)))
-    assert found.count("result") == 1
-    assert found[-1] == "result"
+_SCRIPT = """
+import json, sys
+from pathlib import Path
+from tests.optimization.runs import execute, make_spec
+
+if __name__ == "__main__":
+    print(json.dumps(execute(make_spec(sys.argv[1], Path(sys.argv[2])))))
+"""
+
+
+def test_worker_that_loads_the_optimizer_itself(lm, tmp_path):
+    """As in service: nothing is preloaded, and nothing goes out but calls of the model."""
+    path = [str(Path(__file__).parents[2]), *sys.path]
+    home = tmp_path / "home"
+    home.mkdir()
+    found = subprocess.run(  # noqa: S603 - our own code in our own interpreter
+        [sys.executable, "-c", _SCRIPT, lm.base_url, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(path),
+            "HOME": str(home),
+            "HTTPS_PROXY": "http://127.0.0.1:9",
+        },
+    )
+    events = json.loads(found.stdout)
+    assert kinds(events).count("result") == 1
+    assert kinds(events)[-1] == "result"
+    assert found.stderr == ""
+    assert list(home.iterdir()) == []
+    assert events[-1]["progress"]["lm_calls"] == lm.call_count

@@ -56,3 +56,72 @@ def deaf(connection: Connection) -> None:
     channel.send({"kind": "warning", "message": json.dumps({"pid": os.getpid()})})
     while True:
         time.sleep(60)
+
+
+def _search(connection: Connection) -> tuple[Channel, str]:
+    """Say what a search says until its first improvement; return the improved program."""
+    channel = Channel(connection)
+    spec = channel.receive_spec()
+    channel.watch()
+    program = json.loads(spec["program_json"])
+    program["instructions"] = "Better instructions of a toy worker."
+    better = json.dumps(program, sort_keys=True, separators=(",", ":"))
+    progress = {
+        "trials_completed": 1,
+        "trials_total": 3,
+        "best_score": 0.75,
+        "lm_calls": 7,
+    }
+    channel.send({"kind": "phase_changed", "phase": "searching", "progress": progress})
+    channel.send(
+        {
+            "kind": "trial_completed",
+            "trial": {"number": 1, "score": 0.75, "best": True},
+            "progress": progress,
+        }
+    )
+    channel.send(
+        {"kind": "best_improved", "trial": 1, "score": 0.75, "program": better}
+    )
+    return channel, better
+
+
+def searches_until_cancelled(connection: Connection) -> None:
+    """Improve once, then wait for a cancel."""
+    stop = threading.Event()
+    channel, _ = _search(connection)
+    channel.on_cancel(stop.set)
+    stop.wait()
+    channel.send({"kind": "cancelled"})
+    os._exit(0)
+
+
+def improves(connection: Connection) -> None:
+    """Find something better that passes the gate."""
+    channel, better = _search(connection)
+    estimate = {"value": 0.9, "lower": 0.8, "upper": 1.0}
+    decision = {
+        "outcome": "improved",
+        "summary": "Improved.",
+        "deployed": False,
+        "checks": [],
+        "metric": "accuracy",
+        "pair_count": 40,
+        "baseline": estimate,
+        "candidate": estimate,
+        "difference": estimate,
+        "p_value": 0.01,
+        "wins": 9,
+        "losses": 1,
+        "additional_examples_needed": 0,
+    }
+    channel.send(
+        {
+            "kind": "result",
+            "candidate": better,
+            "decision": decision,
+            "metrics": {"test.accuracy": 0.9},
+            "progress": {"trials_completed": 3, "trials_total": 3},
+        }
+    )
+    os._exit(0)

@@ -47,6 +47,7 @@ from sidejudge_server.optimization.spec import (
     RunSpec,
 )
 from sidejudge_server.training.readiness import Readiness, TrainingSet
+from sidejudge_server.training.service import TrainingData
 from sidejudge_storage import (
     ExampleRecord,
     OptimizationEventRecord,
@@ -69,8 +70,8 @@ _LOGGED = {
 class TrainingSets(Protocol):
     """Who knows what a judge has to learn from."""
 
-    async def training_set(self, judge_id: str) -> TrainingSet:
-        """Return the training set with all feedback so far in it."""
+    async def training_data(self, judge_id: str) -> TrainingData:
+        """Return the training set with its examples, all acknowledged feedback in it."""
         ...
 
 
@@ -271,7 +272,8 @@ class OptimizationService:
         for run in self._live.values():
             if run.record.judge_id == command.judge_id:
                 raise _in_progress(judge, run.run_id)
-        training_set = await self._training.training_set(command.judge_id)
+        data = await self._training.training_data(command.judge_id)
+        training_set = data.training_set
         _check_ready(training_set, self._settings.optimization.min_examples)
         version = self._registry.get_version(command.judge_id)
         plan = self._plan(command.config, version, training_set)
@@ -293,7 +295,7 @@ class OptimizationService:
             )
         self._live[run.run_id] = run
         task = asyncio.create_task(
-            self._execute(run, version, plan, warnings=training_set.warnings),
+            self._execute(run, version, plan, data=data),
             name=f"optimization-{run.run_id}",
         )
         self._tasks[run.run_id] = task
@@ -374,14 +376,14 @@ class OptimizationService:
         version: JudgeVersion,
         plan: SearchPlan,
         *,
-        warnings: Sequence[str],
+        data: TrainingData,
     ) -> None:
         """Take a run to its end. Whatever happens, it ends."""
         last: Mapping[str, Any] = {"kind": EventKind.CANCELLED.value}
         try:
             if await self._slot(run):
                 try:
-                    last = await self._run(run, version, plan, warnings=warnings)
+                    last = await self._run(run, version, plan, data=data)
                 finally:
                     self._slots.release()
         except Exception as error:  # noqa: BLE001 - a fault must end the run, not the server
@@ -426,12 +428,12 @@ class OptimizationService:
         version: JudgeVersion,
         plan: SearchPlan,
         *,
-        warnings: Sequence[str],
+        data: TrainingData,
     ) -> Mapping[str, Any]:
         """Run the worker and return its last word."""
-        for warning in warnings:
+        for warning in data.training_set.warnings:
             await run.append(EventKind.WARNING, {"message": warning})
-        spec = await self._spec(run, version, plan)
+        spec = await self._spec(run, version, plan, examples=data.examples)
         await self._executor.submit(run.run_id, spec.to_json())
         events = self._executor.events(run.run_id)
         try:
@@ -440,6 +442,8 @@ class OptimizationService:
             async for event in events:
                 kind = EventKind(event["kind"])
                 if kind.is_final:
+                    if "progress" in event:
+                        run.update(Progress.from_json(event["progress"]))
                     return event
                 await self._take(run, kind, event)
         finally:
@@ -462,9 +466,13 @@ class OptimizationService:
             await run.append(kind, payload)
 
     async def _spec(
-        self, run: LiveRun, version: JudgeVersion, plan: SearchPlan
+        self,
+        run: LiveRun,
+        version: JudgeVersion,
+        plan: SearchPlan,
+        *,
+        examples: Sequence[ExampleRecord],
     ) -> RunSpec:
-        examples = await self._storage.examples.accepted(version.judge_id)
         prompt_lm = self._settings.prompt_lm
         return RunSpec(
             optimization_id=run.run_id,

@@ -79,6 +79,8 @@ def run_spec(document: dict[str, Any], channel: WorkerChannel) -> None:
     meter = SpendMeter()
     reporter = Reporter(channel, meter, trials_total=total_trials(spec.plan))
     reporter.start()
+    # Answers are cached by the run alone, in plain JSON.
+    dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
     # Its default lock is a named semaphore that outlives a killed process.
     tqdm.set_lock(threading.RLock())
     try:
