@@ -62,6 +62,12 @@ def test_local_model_with_address_is_one_that_runs_already(tmp_path):
         assert isinstance(client, HttpChatClient)
         assert stand_in.requests[0]["cache_prompt"] is True
         assert response.usage.cost_usd == 0.0
+        assert (
+            client.identity
+            == create_client(
+                LMSettings("local/smollm2-135m"), model_dir=tmp_path, environment={}
+            ).identity
+        )
 
 
 @pytest.mark.parametrize(

@@ -78,12 +78,14 @@ def answer(messages: list[dict[str, str]]) -> Answer:
 
 @lru_cache(maxsize=256)  # a judge's system message comes again and again
 def _asked(text: str) -> frozenset[str]:
-    """Return which of verdict, partly, grade and confidence a text asks for."""
+    """Return what a text asks for: verdict, partly, grade, confidence, suggestions, criteria."""
     asked = {
         "verdict": _YES.search(text) and _NO.search(text),
         "partly": _PARTLY.search(text),
         "grade": _DIGITS.search(text),
         "confidence": "Confidence" in text or "confidence:" in text,
+        "suggestions": "suggestions" in text,
+        "criteria": "criterion" in text,
     }
     return frozenset(name for name, found in asked.items() if found)
 
@@ -96,7 +98,7 @@ def _is_follow_up(messages: list[dict[str, str]]) -> bool:
         and messages[-2]["role"] == "assistant"
         and len(last) < _SHORT
         and "</" not in last
-        and not _asked(last)
+        and not _asked(last) & {"verdict", "grade"}
         and not _PROBABILITY.search(last)
         and not _GRADE.search(last)
     )
@@ -125,7 +127,23 @@ def _grade(last: str, system: str, asked: frozenset[str], seed: bytes) -> Answer
     low = min(4, math.floor(mean))
     share = mean - low
     grades = [(str(low), 1 - share), (str(low + 1), share)]
-    return _labelled(grades, asked, seed)
+    graded = _labelled(grades, asked, seed)
+    lines = [graded.text]
+    if "suggestions" in asked:
+        lines.append("- Say what is missing.")
+    criteria = _criteria(last) if "criteria" in asked else []
+    if len(criteria) > 1:
+        lines += [f"{name}: {graded.text[0]}" for name in criteria]
+    return Answer("\n".join(lines), graded.alternatives)
+
+
+def _criteria(last: str) -> list[str]:
+    """Return the names in a ``<criteria>`` block of lines ``- name: description``."""
+    block = last.partition("<criteria>")[2].partition("</criteria>")[0]
+    lines = [line for line in block.splitlines() if line.startswith("- ")]
+    if any(line.count(": ") > 1 for line in lines):
+        return []  # where the name ends cannot be told
+    return [line.removeprefix("- ").partition(": ")[0] for line in lines]
 
 
 def _labelled(

@@ -86,6 +86,18 @@ def test_grade_sets_the_mean_of_the_digits(stand_in):
     assert mean == pytest.approx(4.2)
 
 
+def test_grades_come_with_suggestions_and_criteria_if_asked(stand_in):
+    """A rubric's answer has all its parts."""
+    system = GRADER + " List suggestions. End with one line for each criterion."
+    text = "<criteria>\n- clarity: It is clear.\n- tone\n</criteria> grade=2"
+
+    content = _post(stand_in.base_url, "stand-in", text, system=system)
+    lines = content["choices"][0]["message"]["content"].split("\n")
+
+    assert lines[0] == "2"
+    assert lines[2:] == ["- Say what is missing.", "clarity: 2", "tone: 2"]
+
+
 def test_unsteered_answers_repeat(stand_in):
     """The same question always gets the same answer."""
     first, second = (

@@ -57,6 +57,11 @@ class ModelFile:
     wheels: WheelParts
     hub: HubFile | None = None
 
+    @property
+    def identity(self) -> str:
+        """The bytes that answer, wherever they run; what cached answers belong to."""
+        return f"{self.name} {self.sha256}"
+
 
 class ModelMismatchError(Exception):
     """Bytes are not the model that they should be."""

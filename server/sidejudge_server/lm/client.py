@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sidejudge_server.config import LMSettings
+from sidejudge_server.lm.catalogue import CATALOGUE
 from sidejudge_server.lm.embedded import LOCAL_BODY, LOCAL_PREFIX, EmbeddedClient
 from sidejudge_server.lm.http_client import ClientOptions, HttpChatClient
 from sidejudge_server.lm.pricing import FREE
@@ -39,5 +40,11 @@ def create_client(
     if settings.base_url is None:
         return EmbeddedClient(settings, model_dir=model_dir, environment=environment)
     # An address beside an embedded model is that of a process that runs it already.
-    options = ClientOptions(FREE, concurrency=1, extra=LOCAL_BODY)
+    known = CATALOGUE.get(settings.model.removeprefix(LOCAL_PREFIX))
+    options = ClientOptions(
+        FREE,
+        concurrency=1,
+        extra=LOCAL_BODY,
+        identity=known.identity if known else None,
+    )
     return HttpChatClient(settings, resolve(settings, {}), options=options)

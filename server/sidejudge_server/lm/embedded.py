@@ -118,7 +118,7 @@ class EmbeddedClient:
     @property
     def identity(self) -> str:
         """The model and its bytes: the address changes, the answers do not."""
-        return f"{self.model} {self._entry.sha256}"
+        return self._entry.identity
 
     @property
     def supports_logprobs(self) -> bool:

@@ -59,6 +59,7 @@ class ClientOptions:
         price: None if it is unknown.
         concurrency: Calls in flight at once; None for that of the settings.
         extra: Further members of each request's body.
+        identity: What cached answers belong to; None for model and address.
         backoff: Waits before further attempts.
         sleep: How to wait.
     """
@@ -66,6 +67,7 @@ class ClientOptions:
     price: Price | None = None
     concurrency: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    identity: str | None = None
     backoff: Backoff = field(default_factory=lambda: Backoff(random=random.Random()))  # noqa: S311 - jitter
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
@@ -97,8 +99,8 @@ class HttpChatClient:
 
     @property
     def identity(self) -> str:
-        """The model and its address; what cached answers belong to."""
-        return self._endpoint.identity
+        """What cached answers belong to: the model and its address unless the options say else."""
+        return self._options.identity or self._endpoint.identity
 
     @property
     def supports_logprobs(self) -> bool:
