@@ -75,9 +75,25 @@ def _add_server(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is
     demo.add_argument(
         "--corrections",
         type=int,
-        default=40,
+        default=24,
         metavar="N",
         help="labelled items to judge and correct instead of importing them"
+        " (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--examples",
+        type=int,
+        default=150,
+        metavar="N",
+        help="labelled items of the judge to use in all (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--minutes",
+        type=float,
+        default=11.0,
+        metavar="N",
+        help="time to fit the search into; trials are as many as this machine"
+        " manages, 2 to 8, unless --trials or --auto says otherwise"
         " (default: %(default)s)",
     )
     demo.add_argument(

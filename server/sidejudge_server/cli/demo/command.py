@@ -14,6 +14,7 @@ from sidejudge.v1 import optimization_pb2
 from sidejudge_server.cli.connection import connect
 from sidejudge_server.cli.demo import story
 from sidejudge_server.cli.demo.material import JUDGES, load, set_aside
+from sidejudge_server.cli.demo.pacing import trials_that_fit
 from sidejudge_server.cli.demo.sidecar import DemoSidecar, stop_running
 from sidejudge_server.cli.failures import (
     EXIT_FAILED,
@@ -34,9 +35,8 @@ _DEFAULT_JUDGE = "faithfulness"
 _LOCAL = "local/"
 # All items set aside are one call; an embedded model may need seconds for each.
 _CALL_TIMEOUT_S = 1800.0
-# What the default model judges within some ten minutes on two cores.
+# Small, for a small model; the number of trials is what the time allows.
 _DEFAULT_SEARCH = {
-    "trials": 8,
     "candidates": 3,
     "bootstrapped_demos": 1,
     "labeled_demos": 4,
@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> int:
             f"the demo has data for {', '.join(JUDGES)}, not for {judge!r}",
             exit_code=EXIT_USAGE,
         )
+    if args.minutes <= 0:
+        raise CommandError("--minutes must be more than 0", exit_code=EXIT_USAGE)
     if args.corrections < 1:
         raise CommandError("--corrections must be at least 1", exit_code=EXIT_USAGE)
     config = _config(args)
@@ -69,7 +71,13 @@ def run(args: argparse.Namespace) -> int:
     say(f"1. A sidecar with {lm} on a fresh database in {directory}/")
     with DemoSidecar(directory, lm=lm) as sidecar:
         say(f"  it serves at {sidecar.address}")
-        finished = _tell(sidecar.address, judge, config, corrections=args.corrections)
+        finished = _tell(
+            sidecar.address,
+            judge,
+            config,
+            args=args,
+            end=began + 60 * args.minutes,
+        )
         say(f"\nThe demo took {duration(timedelta(seconds=time.monotonic() - began))}.")
         if keep:
             sidecar.keep()
@@ -83,9 +91,12 @@ def _tell(
     judge: str,
     config: optimization_pb2.OptimizationConfig,
     *,
-    corrections: int,
+    args: argparse.Namespace,
+    end: float,
 ) -> optimization_pb2.Optimization:
-    material = set_aside(load(judge), count=corrections)
+    material = set_aside(
+        load(judge, limit=args.examples), count=min(args.corrections, args.examples)
+    )
     session_args = argparse.Namespace(server=address, timeout=_CALL_TIMEOUT_S)
     with connect(session_args) as session:
         say("\n2. Labelled examples, written for sidejudge, go in")
@@ -103,7 +114,13 @@ def _tell(
         )
         recorded = story.correct(session, judged)
         say(f"\n4. {recorded} corrections and confirmations become training examples")
-        story.show_readiness(session, judge)
+        training_set = story.show_readiness(session, judge)
+        if not config.HasField("num_trials") and not config.auto:
+            config.num_trials = trials_that_fit(
+                training_set,
+                seconds_per_call=seconds / max(1, judged.lm_calls),
+                seconds_left=end - time.monotonic(),
+            )
         say("\n5. An optimization looks for a better version")
         finished = story.optimise(session, judge, config)
         print_run(finished)

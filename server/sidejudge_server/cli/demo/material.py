@@ -13,6 +13,8 @@ __all__ = ["JUDGES", "Material", "load", "set_aside"]
 
 JUDGES = ("rubric", "relevance", "faithfulness", "minimality", "safety")
 
+_SEED = 9
+
 
 @dataclass(frozen=True, slots=True)
 class Material:
@@ -27,16 +29,21 @@ class Material:
     judged: tuple[LabelledExample, ...]
 
 
-def load(judge: str) -> list[LabelledExample]:
-    """Return the starter data of a built-in judge, by its bare name."""
+def load(judge: str, *, limit: int | None = None) -> list[LabelledExample]:
+    """Return starter data of a built-in judge, by its bare name.
+
+    Args:
+        judge: The judge.
+        limit: At most so many examples, in whole groups; None for all.
+    """
     resource = files("sidejudge_server.cli").joinpath("starter_data", f"{judge}.jsonl")
     with as_file(resource) as path:
-        return read_jsonl(path)
+        return sample(read_jsonl(path), seed=_SEED, limit=limit)
 
 
 def set_aside(examples: Sequence[LabelledExample], *, count: int) -> Material:
     """Keep whole groups of at most `count` examples from being imported."""
-    judged = sample(examples, seed=9, limit=count)
+    judged = sample(examples, seed=_SEED, limit=count)
     keys = {example.key for example in judged}
     return Material(
         imported=tuple(e for e in examples if e.key not in keys), judged=tuple(judged)

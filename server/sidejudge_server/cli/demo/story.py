@@ -127,13 +127,14 @@ def correct(session: Session, judged: Judged) -> int:
     return int(response.recorded_count)
 
 
-def show_readiness(session: Session, judge: str) -> None:
-    """Print what the judge has to learn from."""
-    training_set = session.client.feedback.GetTrainingSet(
+def show_readiness(session: Session, judge: str) -> feedback_pb2.TrainingSet:
+    """Print and return what the judge has to learn from."""
+    training_set: feedback_pb2.TrainingSet = session.client.feedback.GetTrainingSet(
         feedback_service_pb2.GetTrainingSetRequest(judge=f"judges/{judge}"),
         timeout=session.timeout_s,
     ).training_set
     print_training_set(training_set)
+    return training_set
 
 
 def optimise(
