@@ -246,6 +246,29 @@ def test_cancel_keeps_the_best_and_deploys_nothing(tmp_path):
     assert server.registry.get("safety").deployed_version == 1
 
 
+def test_result_that_comes_after_a_cancel_is_kept_but_not_deployed(tmp_path):
+    """Somebody who cancels wants no deployment, however late the cancel was."""
+
+    async def scenario():
+        async with running(
+            tmp_path, entry=toy_workers.finishes_when_cancelled
+        ) as server:
+            await server.train()
+            record = await server.service.create(
+                replace(_SAFETY, deploy_if_better=True)
+            )
+            run_id = record.optimization_id
+            await server.watch_until(run_id, EventKind.BEST_IMPROVED)
+            await server.service.cancel(run_id)
+            ended = (await server.watch_all(run_id))[-1].record
+            return ended, server.registry.get("safety").deployed_version
+
+    ended, deployed = asyncio.run(scenario())
+    assert (ended.state, ended.candidate_version) == ("cancelled", 2)
+    assert ended.decision_json is None
+    assert deployed == 1
+
+
 def test_one_run_a_judge_and_others_wait_for_a_worker(tmp_path):
     """A second run of the same judge is refused by name; that of another one waits."""
 
@@ -441,6 +464,7 @@ def test_killed_server_leaves_no_worker_and_its_runs_end_at_the_next_start(tmp_p
         assert record.state == "failed"
         assert json.loads(record.error_json)["reason"] == "SERVER_RESTARTED"
         assert record.candidate_version == 2
+        assert json.loads(record.progress_json)["lm_calls"] == 7
         assert len(versions) == 2
         assert [e.sequence for e in events] == list(range(1, len(events) + 1))
         assert _kinds(events)[-1] == "finished"

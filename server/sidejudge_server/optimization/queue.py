@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from sidejudge_server.config import LMSettings, Settings
 from sidejudge_server.errors import (
@@ -18,13 +15,13 @@ from sidejudge_server.errors import (
     InvalidRequestError,
     NotFoundError,
 )
-from sidejudge_server.judges.codec import canonical_json, program_to_json
+from sidejudge_server.judges.codec import canonical_json
 from sidejudge_server.judges.kinds import curated_instructions
 from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.judges.requests import Claim, RequestLog
 from sidejudge_server.judges.versions import Judge, JudgeVersion
 from sidejudge_server.optimization.executor import Executor
-from sidejudge_server.optimization.finish import Finisher, server_restarted
+from sidejudge_server.optimization.finish import Finisher
 from sidejudge_server.optimization.plan import (
     InstructionSource,
     OptimizationConfig,
@@ -39,17 +36,15 @@ from sidejudge_server.optimization.run_log import (
     watch_ended,
     watch_live,
 )
+from sidejudge_server.optimization.runner import ResolveLM, Runner
 from sidejudge_server.optimization.spec import (
     EventKind,
     Phase,
     Progress,
-    RunExample,
-    RunSpec,
 )
 from sidejudge_server.training.readiness import Readiness, TrainingSet
 from sidejudge_server.training.service import TrainingData
 from sidejudge_storage import (
-    ExampleRecord,
     OptimizationEventRecord,
     OptimizationFilter,
     OptimizationRecord,
@@ -58,13 +53,6 @@ from sidejudge_storage import (
 from sidejudge_storage.ids import new_id
 
 __all__ = ["CreateOptimization", "OptimizationService", "TrainingSets"]
-
-_LOGGED = {
-    EventKind.INSTRUCTION_PROPOSED,
-    EventKind.TRIAL_COMPLETED,
-    EventKind.BEST_IMPROVED,
-    EventKind.WARNING,
-}
 
 
 class TrainingSets(Protocol):
@@ -101,7 +89,7 @@ class OptimizationService:
         settings: Settings,
         *,
         requests: RequestLog | None = None,
-        resolve_lm: Callable[[LMSettings], Awaitable[LMSettings]] = _as_configured,
+        resolve_lm: ResolveLM = _as_configured,
     ) -> None:
         """Create it; call `start` before anything else.
 
@@ -118,30 +106,26 @@ class OptimizationService:
         self._storage = storage
         self._registry = registry
         self._training = training
-        self._executor = executor
         self._settings = settings
         self._requests = requests or RequestLog(storage)
-        self._resolve_lm = resolve_lm
         self._finisher = Finisher(storage, registry)
+        self._runner = Runner(executor, self._finisher, settings, resolve_lm=resolve_lm)
         self._live: dict[str, LiveRun] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._creating = asyncio.Lock()
-        self._slots = asyncio.Semaphore(settings.optimization.max_workers)
-        self._closing = False
 
     async def start(self) -> None:
         """End the runs that were going when the server died, keeping their best versions."""
         for record in await self._storage.optimizations.active():
             await self._finisher.abandon(record)
-            self._clean(record.optimization_id, keep_log=True)
+            self._runner.clean(record.optimization_id, keep_log=True)
 
     async def close(self) -> None:
         """Stop all runs; they end as failed with SERVER_RESTARTED, their best versions are kept."""
-        self._closing = True
         tasks = list(self._tasks.values())
         for run in self._live.values():
             run.cancel_asked.set()
-        await self._executor.close()
+        await self._runner.close()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def create(self, command: CreateOptimization) -> OptimizationRecord:
@@ -249,13 +233,11 @@ class OptimizationService:
         Raises:
             NotFoundError: There is no such run.
         """
-        record = await self.get(optimization_id)
         live = self._live.get(optimization_id)
-        if live is None or live.ended or live.cancel_asked.is_set():
-            return record
-        live.cancel_asked.set()
-        await live.change(state="cancelling")
-        await self._executor.cancel(optimization_id)
+        if live is None:
+            return await self.get(optimization_id)
+        if await live.ask_to_stop():
+            await self._runner.cancel(live)
         return live.record
 
     @property
@@ -279,8 +261,8 @@ class OptimizationService:
         plan = self._plan(command.config, version, training_set)
         record = self._record(command, version, training_set, plan=plan)
         run = LiveRun(record, self._storage)
-        run.update(Progress(trials_total=total_trials(plan)))
-        if self._slots.locked():
+        run.progress = Progress(trials_total=total_trials(plan))
+        if self._runner.is_full:
             workers = self._settings.optimization.max_workers
             await run.create(
                 EventKind.WARNING,
@@ -340,7 +322,7 @@ class OptimizationService:
             "instruction_source": plan.instruction_source.value,
         }
         now = datetime.now(UTC)
-        waiting = self._slots.locked()
+        waiting = self._runner.is_full
         return OptimizationRecord(
             optimization_id=new_id(),
             judge_id=command.judge_id,
@@ -368,8 +350,6 @@ class OptimizationService:
             ended_at=None,
         )
 
-    # --- Executing ------------------------------------------------------------------------------
-
     async def _execute(
         self,
         run: LiveRun,
@@ -378,144 +358,11 @@ class OptimizationService:
         *,
         data: TrainingData,
     ) -> None:
-        """Take a run to its end. Whatever happens, it ends."""
-        last: Mapping[str, Any] = {"kind": EventKind.CANCELLED.value}
         try:
-            if await self._slot(run):
-                try:
-                    last = await self._run(run, version, plan, data=data)
-                finally:
-                    self._slots.release()
-        except Exception as error:  # noqa: BLE001 - a fault must end the run, not the server
-            last = {"kind": EventKind.FAILED.value, "error": _fault(error)}
-        if self._closing and last["kind"] != EventKind.RESULT.value:
-            last = {
-                "kind": EventKind.FAILED.value,
-                "error": asdict(server_restarted(run.run_id)),
-            }
-        try:
-            await self._finisher.finish(run, last)
+            await self._runner.execute(run, version, plan, data=data)
         finally:
             self._live.pop(run.run_id, None)
             self._tasks.pop(run.run_id, None)
-            self._clean(run.run_id, keep_log=run.record.state == "failed")
-
-    async def _slot(self, run: LiveRun) -> bool:
-        """Wait for a worker; return False if the run is cancelled before there is one."""
-        slot = asyncio.ensure_future(self._slots.acquire())
-        cancelled = asyncio.ensure_future(run.cancel_asked.wait())
-        await asyncio.wait({slot, cancelled}, return_when=asyncio.FIRST_COMPLETED)
-        cancelled.cancel()
-        if run.cancel_asked.is_set():
-            if slot.done():
-                self._slots.release()
-            slot.cancel()
-            return False
-        if run.record.state == "queued":
-            now = datetime.now(UTC)
-            await run.append(
-                EventKind.PHASE_CHANGED,
-                first_payload(Phase.PREPARING, run.progress),
-                state="running",
-                phase=Phase.PREPARING.value,
-                started_at=now,
-            )
-        return True
-
-    async def _run(
-        self,
-        run: LiveRun,
-        version: JudgeVersion,
-        plan: SearchPlan,
-        *,
-        data: TrainingData,
-    ) -> Mapping[str, Any]:
-        """Run the worker and return its last word."""
-        for warning in data.training_set.warnings:
-            await run.append(EventKind.WARNING, {"message": warning})
-        spec = await self._spec(run, version, plan, examples=data.examples)
-        await self._executor.submit(run.run_id, spec.to_json())
-        events = self._executor.events(run.run_id)
-        try:
-            if run.cancel_asked.is_set():
-                await self._executor.cancel(run.run_id)
-            async for event in events:
-                kind = EventKind(event["kind"])
-                if kind.is_final:
-                    if "progress" in event:
-                        run.update(Progress.from_json(event["progress"]))
-                    return event
-                await self._take(run, kind, event)
-        finally:
-            # Closing the iterator ends the process, also when an event could not be stored.
-            with contextlib.suppress(AttributeError):
-                await events.aclose()  # type: ignore[attr-defined]  # generators have it
-        raise RuntimeError("the executor's events ended without a final one")
-
-    async def _take(
-        self, run: LiveRun, kind: EventKind, event: Mapping[str, Any]
-    ) -> None:
-        payload = {k: v for k, v in event.items() if k != "kind"}
-        if "progress" in payload:
-            run.update(Progress.from_json(payload["progress"]))
-        if kind is EventKind.PHASE_CHANGED:
-            await run.append(kind, payload, phase=payload["phase"])
-        elif kind in _LOGGED:
-            if kind is EventKind.BEST_IMPROVED:
-                run.best = payload
-            await run.append(kind, payload)
-
-    async def _spec(
-        self,
-        run: LiveRun,
-        version: JudgeVersion,
-        plan: SearchPlan,
-        *,
-        examples: Sequence[ExampleRecord],
-    ) -> RunSpec:
-        prompt_lm = self._settings.prompt_lm
-        return RunSpec(
-            optimization_id=run.run_id,
-            program_json=program_to_json(version.program),
-            train=_examples(examples, "train"),
-            validation=_examples(examples, "validation"),
-            test=_examples(examples, "test"),
-            plan=plan,
-            curated=tuple(curated_instructions(version.program)),
-            task_lm=await self._resolve_lm(self._settings.task_lm),
-            prompt_lm=await self._resolve_lm(prompt_lm) if prompt_lm else None,
-            model_dir=str(self._settings.model_dir),
-            work_dir=str(self._work_dir(run.run_id).absolute()),
-        )
-
-    def _work_dir(self, run_id: str) -> Path:
-        configured = self._settings.optimization.work_dir
-        path = self._settings.storage.path
-        root = configured or path.with_name(f"{path.name}.runs")
-        return root / run_id
-
-    def _clean(self, run_id: str, *, keep_log: bool) -> None:
-        """Delete what a run leaves on disk; of a failed one its log stays.
-
-        Call caches hold judged texts: they do not outlive the run.
-        """
-        directory = self._work_dir(run_id)
-        if not keep_log:
-            shutil.rmtree(directory, ignore_errors=True)
-            return
-        for path in directory.glob("*"):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            elif path.suffix != ".log":
-                path.unlink(missing_ok=True)
-
-
-def _examples(records: Sequence[ExampleRecord], split: str) -> tuple[RunExample, ...]:
-    return tuple(
-        RunExample(r.example_id, r.input_json, r.verdict, r.score, r.rationale)
-        for r in records
-        if r.split == split
-    )
 
 
 def _check_ready(training_set: TrainingSet, need: int) -> None:
@@ -542,14 +389,3 @@ def _in_progress(judge: Judge, run_id: str) -> ConflictError:
         reason="OPTIMIZATION_IN_PROGRESS",
         metadata={"optimization": name},
     )
-
-
-def _fault(error: Exception) -> dict[str, Any]:
-    return {
-        "code": getattr(error, "code", "INTERNAL"),
-        "reason": getattr(error, "reason", "INTERNAL"),
-        "message": getattr(
-            error, "message", f"fault in sidejudge: {type(error).__name__}"
-        ),
-        "metadata": dict(getattr(error, "metadata", {})),
-    }

@@ -71,20 +71,28 @@ class LiveRun:
             storage: Where the log is kept.
             sequence: Of the last event there is already.
         """
-        self.record = record
-        self.progress = Progress()
+        self.progress = Progress.from_json(json.loads(record.progress_json))
         self.best: Mapping[str, Any] | None = None
         """Payload of the last ``best_improved``: what a stopped run leaves behind."""
         self.cancel_asked = asyncio.Event()
+        self._record = record
         self._storage = storage
+        # One change of the row at a time: each starts from what the one before has made of it.
+        self._writing = asyncio.Lock()
         self._first = sequence
         self._log: list[OptimizationEventRecord] = []
         self._changed = asyncio.Condition()
 
     @property
+    def record(self) -> OptimizationRecord:
+        """The run's row with its latest progress, which becomes durable with the next event."""
+        progress = canonical_json(self.progress.to_json())
+        return replace(self._record, progress_json=progress)
+
+    @property
     def run_id(self) -> str:
         """The optimization's id."""
-        return self.record.optimization_id
+        return self._record.optimization_id
 
     @property
     def sequence(self) -> int:
@@ -94,26 +102,20 @@ class LiveRun:
     @property
     def ended(self) -> bool:
         """Whether the last event has been written."""
-        return self.record.state in ENDED_STATES
+        return self._record.state in ENDED_STATES
 
     def after(self, sequence: int) -> list[OptimizationEventRecord]:
         """Return the events of this life after a position."""
         return self._log[max(0, sequence - self._first) :]
 
-    def update(self, progress: Progress) -> None:
-        """Take over newer progress; it becomes durable with the next event."""
-        self.progress = progress
-        self.record = replace(
-            self.record, progress_json=canonical_json(progress.to_json())
-        )
-
     async def create(
         self, kind: EventKind, payload: Mapping[str, Any], *more: Command
     ) -> None:
         """Write the run's row and its first event as one unit."""
-        event = self._event(kind, payload)
-        await commit(self._storage, self.record, event, *more)
-        await self._publish(self.record, event)
+        async with self._writing:
+            record, event = self.record, self._event(kind, payload)
+            await commit(self._storage, record, event, *more)
+            await self._publish(record, event)
 
     async def append(
         self, kind: EventKind, payload: Mapping[str, Any], **changes: object
@@ -128,16 +130,22 @@ class LiveRun:
         Raises:
             StorageUnavailableError: Nothing was written, nobody heard of it.
         """
-        record = _changed(self.record, changes)
-        event = self._event(kind, payload)
-        await commit(self._storage, ReplaceOptimization(record), event)
-        await self._publish(record, event)
+        async with self._writing:
+            record = _changed(self.record, changes)
+            event = self._event(kind, payload)
+            await commit(self._storage, ReplaceOptimization(record), event)
+            await self._publish(record, event)
 
-    async def change(self, **changes: object) -> None:
-        """Write changes of the run's row that are no event."""
-        record = _changed(self.record, changes)
-        await commit(self._storage, ReplaceOptimization(record))
-        self.record = record
+    async def ask_to_stop(self) -> bool:
+        """Note durably that somebody wants the run to stop; False if it has ended or was asked."""
+        async with self._writing:
+            if self.ended or self.cancel_asked.is_set():
+                return False
+            record = _changed(self.record, {"state": "cancelling"})
+            await commit(self._storage, ReplaceOptimization(record))
+            self._record = record
+            self.cancel_asked.set()
+            return True
 
     async def wait_beyond(self, sequence: int, *, timeout_s: float) -> bool:
         """Return True once there are events after a position, False after ``timeout_s``."""
@@ -163,7 +171,7 @@ class LiveRun:
         self, record: OptimizationRecord, event: OptimizationEventRecord
     ) -> None:
         async with self._changed:
-            self.record = record
+            self._record = record
             self._log.append(event)
             self._changed.notify_all()
 
