@@ -135,7 +135,7 @@ class Application:
         await optimizations.start()
         self._optimizations = optimizations
         self._cleanup.push_async_callback(optimizations.close)
-        repair = str(storage.repair) if storage.repair is not None else ""
+        repair = storage.repair.message if storage.repair is not None else ""
         services = DomainServices(
             registry, evaluations, feedback, optimizations, storage.database_id, repair
         )
@@ -151,7 +151,7 @@ class Application:
         storage = await asyncio.to_thread(Storage.open, settings.path, options)
         self._cleanup.push_async_callback(storage.close)
         if storage.repair is not None:
-            _log.warning("database repaired", repair=str(storage.repair))
+            _log.warning("database repaired", repair=storage.repair.message)
         return storage
 
 

@@ -132,9 +132,11 @@ def test_a_second_signal_forces_the_exit(tmp_path, lm):
 
 def test_a_killed_server_leaves_no_process_behind(tmp_path, lm):
     """The fork server sees its pipe close."""
-    with server_process(tmp_path, lm_base_url=lm.base_url) as server:
-        with ended_children(server.process.pid):
-            server.kill()
+    with (
+        server_process(tmp_path, lm_base_url=lm.base_url) as server,
+        ended_children(server.process.pid),
+    ):
+        server.kill()
 
 
 def run_serve(directory, **environment):
