@@ -212,3 +212,26 @@ def test_a_missing_model_does_not_keep_the_server_from_serving(tmp_path, lm):
     causes = [line["cause"] for line in log if line["event"].startswith("the model")]
     assert causes == [error.message]
     assert sum("cannot run" in json.dumps(line) for line in log) == 1
+
+
+def test_the_log_holds_no_texts_and_no_secrets(tmp_path, lm):
+    """At debug level every call has its line, with what happened and not with what was said."""
+    environment = {"SIDEJUDGE_LOG_LEVEL": "debug", "SIDEJUDGE_LM_API_KEY": "sk-hidden"}
+    with (
+        server_process(
+            tmp_path, lm_base_url=lm.base_url, environment=environment
+        ) as server,
+        sidejudge.connect(server.address) as client,
+    ):
+        evaluate(client, text="p(yes)=0.9 MARKER", labels={"who": "MARKER"})
+        failure(client.evaluation.Evaluate, artifact("MARKER", judge="judges/none"))
+        server.terminate()
+    log = (tmp_path / "server.log").read_text()
+    assert "MARKER" not in log
+    assert "sk-hidden" not in log
+    calls = [x for x in map(json.loads, log.splitlines()) if x["event"] == "call"]
+    assert [(c["method"].rpartition("/")[2], c["code"]) for c in calls] == [
+        ("Evaluate", "OK"),
+        ("Evaluate", "NOT_FOUND"),
+    ]
+    assert all(c["request_id"] and c["duration_ms"] > 0 for c in calls)

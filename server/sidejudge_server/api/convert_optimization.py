@@ -13,6 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
 from sidejudge.v1 import optimization_pb2 as pb
+from sidejudge.v1 import optimization_service_pb2
 from sidejudge_server.api.convert_common import timestamp
 from sidejudge_server.api.names import (
     judge_name,
@@ -28,11 +29,12 @@ from sidejudge_server.optimization.plan import (
     OptimizationConfig,
 )
 from sidejudge_server.optimization.queue import CreateOptimization
+from sidejudge_storage import OptimizationFilter
 from sidejudge_storage.records import OptimizationEventRecord, OptimizationRecord
 
 __all__ = [
-    "STATES",
     "create_command",
+    "optimization_filter",
     "optimization_message",
     "phase_value",
     "progress_message",
@@ -48,6 +50,7 @@ STATES: Final = {
     "failed": pb.Optimization.STATE_FAILED,
     "cancelled": pb.Optimization.STATE_CANCELLED,
 }
+_STATE_NAMES: Final[dict[int, str]] = {value: name for name, value in STATES.items()}
 _AUTOS: Final = {
     pb.OptimizationConfig.AUTO_LIGHT: Auto.LIGHT,
     pb.OptimizationConfig.AUTO_MEDIUM: Auto.MEDIUM,
@@ -102,6 +105,15 @@ def _config(at: Checker, config: pb.OptimizationConfig) -> OptimizationConfig:
         auto=_AUTOS.get(config.auto),
         instruction_source=_INSTRUCTION_SOURCES.get(config.instruction_source),
     )
+
+
+def optimization_filter(
+    checker: Checker, request: optimization_service_pb2.ListOptimizationsRequest
+) -> OptimizationFilter:
+    """Read the filters of a list of runs."""
+    judge_id = checker.judge("judge", request.judge, required=False)
+    state = checker.enum("state", request.state, pb.Optimization.State.DESCRIPTOR)
+    return OptimizationFilter(judge_id=judge_id, state=_STATE_NAMES.get(state))
 
 
 def optimization_message(record: OptimizationRecord) -> pb.Optimization:

@@ -6,13 +6,12 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, cast
 
-from sidejudge.v1 import optimization_pb2
 from sidejudge.v1 import optimization_service_pb2 as pb
 from sidejudge.v1.optimization_service_pb2_grpc import OptimizationServiceServicer
 from sidejudge_server.api.convert_event import event_message, resume_position
 from sidejudge_server.api.convert_optimization import (
-    STATES,
     create_command,
+    optimization_filter,
     optimization_message,
     trial_from_record,
 )
@@ -21,11 +20,8 @@ from sidejudge_server.api.tokens import TokenCodec
 from sidejudge_server.api.validate import Checker
 from sidejudge_server.config import Settings
 from sidejudge_server.optimization.queue import OptimizationService
-from sidejudge_storage import OptimizationFilter
 
 __all__ = ["OptimizationServicer"]
-
-_STATE_NAMES: dict[int, str] = {value: name for name, value in STATES.items()}
 
 
 class OptimizationServicer(OptimizationServiceServicer):
@@ -70,11 +66,8 @@ class OptimizationServicer(OptimizationServiceServicer):
     ) -> pb.ListOptimizationsResponse:
         """List runs, newest first."""
         checker = Checker(self._max_text_chars)
-        judge_id = checker.judge("judge", request.judge, required=False)
-        states = optimization_pb2.Optimization.State.DESCRIPTOR
-        state = checker.enum("state", request.state, states)
+        wanted = optimization_filter(checker, request)
         paging = read_paging(checker, request, self._tokens)
-        wanted = OptimizationFilter(judge_id=judge_id, state=_STATE_NAMES.get(state))
         records = await self._service.list(
             wanted, before=paging.last_key, limit=paging.limit
         )
