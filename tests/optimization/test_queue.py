@@ -326,6 +326,38 @@ def test_repeated_request_starts_one_run(tmp_path):
     assert reason == "REQUEST_ID_REUSED"
 
 
+def test_caller_that_goes_away_while_creating_leaves_a_running_run(tmp_path):
+    """A run is created as a whole or not at all, whoever still listens."""
+
+    async def scenario():
+        async with running(tmp_path) as server:
+            await server.train()
+            asked, go_on = asyncio.Event(), asyncio.Event()
+
+            class Slow:
+                async def training_data(self, judge_id):
+                    asked.set()
+                    await go_on.wait()
+                    return await server.feedback.training_data(judge_id)
+
+            server.service._training = Slow()
+            caller = asyncio.create_task(server.service.create(_SAFETY))
+            await asked.wait()
+            caller.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await caller
+            go_on.set()
+            with pytest.raises(ConflictError):  # waits for the first to be created
+                await server.service.create(_SAFETY)
+            (record,) = await server.service.list(OptimizationFilter(), limit=10)
+            event = await server.watch_until(
+                record.optimization_id, EventKind.BEST_IMPROVED
+            )
+            return event.sequence
+
+    assert asyncio.run(scenario()) > 1
+
+
 def test_killed_worker_fails_its_run_and_no_other(tmp_path):
     """The exit code is told, the best version is kept, the other judge's run goes on."""
 

@@ -83,7 +83,9 @@ def child_main(connection: Connection) -> None:
     Args:
         connection: The worker's end of the pipe; the first message is the spec.
     """
-    # Ctrl-C in the server's terminal reaches the workers too; the server decides what it means.
+    # Ctrl-C in the server's terminal is for the server, which decides what it means for its workers;
+    # the optimizer would take it as the end of an evaluation and go on with wrong scores.
+    os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     channel = Channel(connection)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from sidejudge_server.config import LMSettings, Settings
 from sidejudge_server.errors import (
@@ -54,6 +55,8 @@ from sidejudge_storage.ids import new_id
 
 __all__ = ["CreateOptimization", "OptimizationService", "TrainingSets"]
 
+T = TypeVar("T")
+
 
 class TrainingSets(Protocol):
     """Who knows what a judge has to learn from."""
@@ -71,6 +74,14 @@ class CreateOptimization:
     config: OptimizationConfig = field(default_factory=OptimizationConfig)
     deploy_if_better: bool = False
     request_id: str = ""
+
+
+async def _uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+    """Do all of something that is durable in part; a caller that goes away stops nothing."""
+    task = asyncio.create_task(work)
+    # An error that nobody is left to hear of is not a fault of the program.
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return await asyncio.shield(task)
 
 
 async def _as_configured(settings: LMSettings) -> LMSettings:
@@ -145,7 +156,7 @@ class OptimizationService:
             async with self._creating:
                 return await self._create(command, claim=claim)
 
-        return await self._requests.once(
+        once = self._requests.once(
             command.request_id,
             method="CreateOptimization",
             fingerprint=canonical_json(
@@ -158,6 +169,7 @@ class OptimizationService:
             perform=perform,
             recall=self.get,
         )
+        return await _uninterrupted(once)
 
     async def get(self, optimization_id: str) -> OptimizationRecord:
         """Return a run; NotFoundError if there is none."""
@@ -206,7 +218,7 @@ class OptimizationService:
 
     async def watch(
         self, optimization_id: str, *, after_sequence: int | None = None
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         """Yield a run's events, ending with ``finished``; without a position first a snapshot.
 
         Raises:
@@ -224,8 +236,9 @@ class OptimizationService:
             if live is not None
             else watch_ended(record, self._storage, after_sequence=after_sequence)
         )
-        async for event in events:
-            yield event
+        async with contextlib.aclosing(events):
+            async for event in events:
+                yield event
 
     async def cancel(self, optimization_id: str) -> OptimizationRecord:
         """Ask a run to stop and return it as it is now; one that has ended stays as it is.
@@ -236,8 +249,12 @@ class OptimizationService:
         live = self._live.get(optimization_id)
         if live is None:
             return await self.get(optimization_id)
-        if await live.ask_to_stop():
-            await self._runner.cancel(live)
+
+        async def stop() -> None:
+            if await live.ask_to_stop():
+                await self._runner.cancel(live)
+
+        await _uninterrupted(stop())
         return live.record
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -178,7 +178,7 @@ class LiveRun:
 
 async def watch_live(
     run: LiveRun, *, after_sequence: int | None, heartbeat_s: float
-) -> AsyncIterator[WatchEvent]:
+) -> AsyncGenerator[WatchEvent, None]:
     """Yield a run's events until its end; without a position first a snapshot.
 
     Args:
@@ -213,7 +213,7 @@ async def watch_live(
 
 async def watch_ended(
     record: OptimizationRecord, storage: Storage, *, after_sequence: int | None
-) -> AsyncIterator[WatchEvent]:
+) -> AsyncGenerator[WatchEvent, None]:
     """Yield the log of a run that has ended, as `watch_live` does."""
     last = await storage.optimizations.last_sequence(record.optimization_id)
     position = _checked(after_sequence, last=last)
