@@ -45,10 +45,10 @@ class StorageOptions:
     threads: int = 2
     """DuckDB's threads."""
 
-    wal_autocheckpoint: str = "16MB"
+    checkpoint_bytes: int = 16 * 1024 * 1024
     """How large the write-ahead log grows before it is folded into the file.
 
-    Commits wait meanwhile, for about 0.3 s at 16 MB; smaller pauses come more often.
+    Writes wait meanwhile, for about 0.3 s at 16 MiB; smaller pauses come more often.
     """
 
     accept_data_loss: bool = False
@@ -87,16 +87,19 @@ class Database:
         self.last_commit = 0
         self.repair: RepairReport | None = None
         self._options = options
-        # Guards the four below: reopening waits for the readers, and readers for reopening.
+        self._wal = path.with_name(path.name + ".wal")
+        self._checkpoint_at = options.checkpoint_bytes
+        # Guards the five below: reopening waits for the readers, and readers for reopening.
         self._gate = threading.Condition()
         self._readers = 0
         self._closed = False
+        self._reopening = False
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._problem = "the database is closed"
         path.parent.mkdir(parents=True, exist_ok=True)
         self._mark_file = HighWaterFile(path.with_name(path.name + ".acked"))
         try:
-            self._open(accept_data_loss=options.accept_data_loss)
+            self._open(accept_data_loss=options.accept_data_loss, copy_log=True)
         except BaseException:
             self._mark_file.close()
             raise
@@ -157,6 +160,28 @@ class Database:
         """
         self._mark_file.sync()
 
+    def checkpoint_if_due(self) -> None:
+        """Fold the log into the file if it has grown long enough.
+
+        If that fails, as on a full disk, nothing is lost; it is tried again when the log has
+        grown as much once more.
+
+        Raises:
+            StorageError: It failed and the database cannot be reopened at present.
+        """
+        import duckdb
+
+        if not self._wal.exists() or self._wal.stat().st_size < self._checkpoint_at:
+            return
+        try:
+            self.connection.execute("CHECKPOINT").fetchall()
+            self._checkpoint_at = self._options.checkpoint_bytes
+        except duckdb.Error as error:
+            _log.warning("no checkpoint: %s", error)
+            self.revive()
+            size = self._wal.stat().st_size if self._wal.exists() else 0
+            self._checkpoint_at = size + self._options.checkpoint_bytes
+
     def revive(self) -> None:
         """Make sure after an error that the database works, reopening it if it does not.
 
@@ -175,16 +200,21 @@ class Database:
             else:
                 return
         with self._gate:
-            self._problem = "the database is being reopened after a failed write"
+            self._reopening = True
             connection, self._connection = self._connection, None
             self._gate.wait_for(lambda: self._readers == 0)
-        if connection is not None:
-            connection.close()
         try:
-            self._open(accept_data_loss=False)
+            if connection is not None:
+                connection.close()
+            # No copy: the process has not crashed, and a full disk has no room for one.
+            self._open(accept_data_loss=False, copy_log=False)
         except StorageError as error:
             self._problem = str(error)
             raise
+        finally:
+            with self._gate:
+                self._reopening = False
+                self._gate.notify_all()
 
     def close(self) -> None:
         """Checkpoint and close; safe to call twice."""
@@ -209,6 +239,7 @@ class Database:
     @contextmanager
     def _reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
         with self._gate:
+            self._gate.wait_for(lambda: not self._reopening)
             connection = self.connection
             self._readers += 1
         try:
@@ -227,22 +258,28 @@ class Database:
                 "storage_compatibility_version": _FILE_FORMAT,
                 "memory_limit": self._options.memory_limit,
                 "threads": self._options.threads,
-                "wal_autocheckpoint": self._options.wal_autocheckpoint,
+                # DuckDB would checkpoint inside COMMIT and, if that fails, report a transaction
+                # as failed that is durable. See checkpoint_if_due.
+                "wal_autocheckpoint": "1TB",
                 "temp_directory": f"{self.path}.tmp",
                 # A database must not fetch code from the network.
                 "autoinstall_known_extensions": False,
                 "autoload_known_extensions": False,
             },
         )
-        # Until the check below is passed, closing must not fold the log into the file.
+        # A refusal must not fold the log into the file; close() says CHECKPOINT itself.
         connection.execute("PRAGMA disable_checkpoint_on_shutdown").fetchall()
         return connection
 
-    def _open(self, *, accept_data_loss: bool) -> None:
+    def _open(self, *, accept_data_loss: bool, copy_log: bool) -> None:
+        import duckdb
+
         if self.path.exists() and self.path.stat().st_size == 0:
             self.path.unlink()  # a start that was killed before it wrote the header
         is_new = not self.path.exists()
         copies = WalCopies(self.path)
+        if copy_log:
+            copies.take()
         if is_new and copies.exist:
             copies.keep()  # DuckDB would remove a log without a database
         connection, cuts = connect_cutting(self.path, self._connect, copies)
@@ -250,20 +287,27 @@ class Database:
             gap = self._find_gap(connection)
             if not accept_data_loss:
                 _refuse(self.path, gap)
-            applied = migrate(connection, MIGRATIONS)
-        except BaseException:
+            self._prepare(connection)
+        except BaseException as error:
             connection.close()
             copies.restore()
+            if isinstance(error, duckdb.Error | OSError):
+                raise StorageError(f"cannot open {self.path}: {error}") from error
             raise
         self.repair = _report(copies, cuts, gap=gap) or self.repair
         copies.discard()
+        self._checkpoint_at = self._options.checkpoint_bytes
+        with self._gate:
+            self._connection = connection
+
+    def _prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
+        applied = migrate(connection, MIGRATIONS)
         ((database_id,),) = connection.execute(
             "SELECT value FROM meta WHERE name = 'database_id'"
         ).fetchall()
         self.database_id = uuid.UUID(database_id)
         self.last_commit = _last_commit(connection)
         _prune(connection)
-        connection.execute("PRAGMA enable_checkpoint_on_shutdown").fetchall()
         if applied:
             # The id that the mark refers to must not depend on the log.
             connection.execute("CHECKPOINT").fetchall()
@@ -271,8 +315,6 @@ class Database:
         self._mark_file.reset(self._mark())
         # The writer's statements gain nothing from it, and planning takes half the time without.
         connection.execute("PRAGMA disable_optimizer").fetchall()
-        with self._gate:
-            self._connection = connection
 
     def _mark(self) -> Mark:
         now = datetime.now(UTC)

@@ -7,7 +7,7 @@ StorageError
 ├── RevisionConflictError           the row changed since the caller read it
 ├── RowMissingError                 the row to change is not there
 ├── DuplicateKeyError               the key is taken
-└── WriteFailedError                nothing of the unit is acknowledged; try again
+└── WriteFailedError                nothing of the unit is acknowledged
 """
 
 from __future__ import annotations
@@ -73,4 +73,8 @@ class DuplicateKeyError(StorageError):
 
 
 class WriteFailedError(StorageError):
-    """The unit was not acknowledged; it may be retried with the same ids."""
+    """The unit was not acknowledged.
+
+    Nothing of it is stored, unless the database failed after the commit and cannot be reopened:
+    then the unit appears whole when it can be. Retry with new ids.
+    """

@@ -101,24 +101,27 @@ def commit_units(
 
     if not database.is_open:
         _revive(database)
+    commit = database.last_commit + 1
     try:
         _run(database.connection, "BEGIN")
-        _write(database.connection, units, commit=database.last_commit + 1)
+        _write(database.connection, units, commit=commit)
         _run(database.connection, "COMMIT")
-        database.last_commit += 1
+        database.last_commit = commit
     except (duckdb.Error, StorageError) as error:
         _roll_back(database)
-        if not _is_about_the_data(error):
-            _log.error("a write failed: %s", _in_words(error))
-            _revive(database)
+        if _is_about_the_data(error):
+            if len(units) == 1:
+                return [_as_storage_error(error)]
+            middle = len(units) // 2
+            return [
+                *commit_units(database, units[:middle]),
+                *commit_units(database, units[middle:]),
+            ]
+        _log.error("a write failed: %s", _in_words(error))
+        _revive(database)
+        if database.last_commit != commit:
             return [_write_failed(error) for _ in units]
-        if len(units) == 1:
-            return [_as_storage_error(error)]
-        middle = len(units) // 2
-        return [
-            *commit_units(database, units[:middle]),
-            *commit_units(database, units[middle:]),
-        ]
+        # The error came after the commit was durable.
     try:
         database.acknowledge()
     except OSError as error:

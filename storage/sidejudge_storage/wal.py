@@ -58,15 +58,19 @@ class WalCopies:
     """Copies of the logs as they were before the database was opened."""
 
     def __init__(self, database: Path) -> None:
+        self._database = database
+        self._before = _state(database)
+        self._copies: dict[Path, Path] = {}
+        self._taken = False
+
+    def take(self) -> None:
         """Copy every log of the database.
 
         Raises:
             StorageError: There is no room for the copy.
         """
-        self._database = database
-        self._before = _state(database)
-        self._copies: dict[Path, Path] = {}
-        for wal in wal_files(database):
+        self._taken = True
+        for wal in wal_files(self._database):
             copy = wal.with_name(wal.name + _TEMPORARY)
             try:
                 shutil.copyfile(wal, copy)
@@ -89,7 +93,13 @@ class WalCopies:
         return any(map(_is_kept, self._copies.values()))
 
     def keep(self) -> list[Path]:
-        """Move the copies to names that say what they are, durably; return those names."""
+        """Move the copies to names that say what they are, durably; return those names.
+
+        Raises:
+            StorageError: They were not taken before and there is no room.
+        """
+        if not self._taken:
+            self.take()
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
         for wal, copy in self._copies.items():
             kept = wal.with_name(f"{wal.name}.corrupt.{stamp}")
@@ -169,7 +179,9 @@ def _cut(database: Path, complaint: str) -> Cut:
     wal = candidates[0]
     size = wal.stat().st_size
     match = _POSITION.search(complaint)
-    position = int(match[1]) if match else _end_of_entries(wal.read_bytes())
+    position = int(match[1]) if match else size
+    if position >= size:
+        position = _end_of_entries(wal.read_bytes())
     if position >= size:
         position = 0  # the complaint is about the log as a whole
     with wal.open("r+b") as file:
@@ -179,9 +191,10 @@ def _cut(database: Path, complaint: str) -> Cut:
 
 
 def _end_of_entries(log: bytes) -> int:
-    """Return where the chain of entries ends, for complaints that name no position.
+    """Return where the chain of entries ends, for complaints that name no useful position.
 
-    That is what DuckDB 1.5 and 2.0 do when the size of an entry is absurd. Entries are chained by
+    DuckDB 1.5 and 2.0 name none when the size of an entry is absurd, and 1.5 names the end of an
+    entry whose size is zero, which stays in its way after the cut. Entries are chained by
     their sizes; the start that yields the longest chain is the true one. Returns the length of the
     log if the chain covers it all.
     """

@@ -111,6 +111,7 @@ class Writer:
                 return
             jobs, ended = self._take_more(first)
             self._settle(jobs, self._commit([j.unit for j in jobs]))
+            self._checkpoint()
             if time.monotonic() - self._mark_synced_at > _MARK_SYNC_S:
                 self._sync_mark()
 
@@ -149,6 +150,12 @@ class Writer:
                 loop.call_soon_threadsafe(_answer, answers)
             except RuntimeError:
                 _log.warning("%d writes were answered after their loop", len(answers))
+
+    def _checkpoint(self) -> None:
+        try:
+            self._database.checkpoint_if_due()
+        except Exception as error:  # noqa: BLE001 - nobody waits for it and the thread must live on
+            _log.error("the database cannot be reopened: %s", error)
 
     def _sync_mark(self) -> None:
         try:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from sidejudge_storage import (
@@ -263,7 +264,7 @@ def test_cancelled_caller_does_not_disturb_the_flush(storage: Storage) -> None:
 
 
 _FULL_DISK = """
-import asyncio, resource, signal, sys
+import asyncio, os, resource, signal, sys
 from pathlib import Path
 from sidejudge_storage import EvaluationFilter, Storage, WriteFailedError
 from tests.storage import samples
@@ -290,25 +291,60 @@ async def main():
     await storage.write(samples.evaluation(evaluation_id="later"))
     found = await storage.evaluations.list(EvaluationFilter(), before=None, limit=99)
     print(refused, *sorted(e.evaluation_id for e in found), flush=True)
-    import os
     os._exit(0)
 
 asyncio.run(main())
 """
 
 
-def test_writer_survives_a_full_disk(tmp_path: Path) -> None:
-    """Nothing is acknowledged while the disk is full; afterwards all is as if it had not been."""
-    path = tmp_path / "full.duckdb"
+# The log may grow, the file may not: every checkpoint fails.
+_NO_CHECKPOINT = """
+import asyncio, os, resource, signal, sys
+from pathlib import Path
+from sidejudge_storage import EvaluationFilter, Storage, StorageOptions
+from tests.storage import samples
 
-    child = subprocess.run(  # noqa: S603 - our own code
-        [sys.executable, "-c", _FULL_DISK, str(path)],
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+path = Path(sys.argv[1])
+
+async def main():
+    storage = Storage.open(path, StorageOptions(checkpoint_bytes=20_000))
+    for _ in range(50):
+        await storage.write(samples.evaluation(reasoning=os.urandom(3000).hex()))
+    limit = path.stat().st_size
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    for _ in range(30):
+        record = samples.evaluation(reasoning=os.urandom(3000).hex())
+        await storage.write(record)
+        assert await storage.evaluations.existing([record.evaluation_id])
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    for _ in range(20):
+        await storage.write(samples.evaluation(reasoning=os.urandom(3000).hex()))
+    found = await storage.evaluations.list(EvaluationFilter(), before=None, limit=999)
+    print(len(found), flush=True)
+    os._exit(0)
+
+asyncio.run(main())
+"""
+
+
+def _run(script: str, path: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 - our own code
+        [sys.executable, "-c", script, str(path)],
         capture_output=True,
         text=True,
         check=False,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         timeout=60,
     )
+
+
+def test_writer_survives_a_full_disk(tmp_path: Path) -> None:
+    """Nothing is acknowledged while the disk is full; afterwards all is as if it had not been."""
+    path = tmp_path / "full.duckdb"
+
+    child = _run(_FULL_DISK, path)
 
     assert child.stdout.split() == ["6", "after", "before", "later"], child.stderr
     storage = Storage.open(path)
@@ -317,3 +353,86 @@ def test_writer_survives_a_full_disk(tmp_path: Path) -> None:
         assert asyncio.run(_ids(storage)) == {"before", "after", "later"}
     finally:
         storage.close_blocking()
+
+
+def test_failing_checkpoints_fail_no_write(tmp_path: Path) -> None:
+    """What is durable in the log is acknowledged; the checkpoint is tried again later."""
+    path = tmp_path / "full.duckdb"
+
+    child = _run(_NO_CHECKPOINT, path)
+
+    assert child.stdout.split() == ["100"], child.stderr
+    assert "no checkpoint" in child.stderr
+    storage = Storage.open(path)
+    try:
+        assert storage.repair is None
+        assert len(asyncio.run(_ids(storage))) == 100
+    finally:
+        storage.close_blocking()
+
+
+def test_commit_that_was_durable_before_its_error_is_acknowledged(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit number tells whether a commit that reported an error had come through."""
+    run = transaction._run
+    record = samples.evaluation()
+
+    def fail_after_commit(
+        connection: duckdb.DuckDBPyConnection, sql: str, params: object = None
+    ) -> object:
+        rows = run(connection, sql, params)  # type: ignore[arg-type] # passed on as it came
+        if sql == "COMMIT":
+            monkeypatch.setattr(transaction, "_run", run)
+            raise duckdb.FatalException("the disk went away")
+        return rows
+
+    monkeypatch.setattr(transaction, "_run", fail_after_commit)
+
+    async def work() -> set[str]:
+        await storage.write(record)
+        await storage.write(samples.judge())
+        return await _ids(storage)
+
+    assert asyncio.run(work()) == {record.evaluation_id}
+
+
+def test_commit_whose_mark_cannot_be_written_is_not_acknowledged(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later loss of it could not be noticed."""
+
+    def refuse() -> None:
+        raise OSError("no space left")
+
+    async def work() -> None:
+        monkeypatch.setattr(storage._database, "acknowledge", refuse)
+        with pytest.raises(WriteFailedError, match="no space left"):
+            await storage.write(samples.evaluation())
+        monkeypatch.undo()
+        await storage.write(samples.evaluation())
+
+    asyncio.run(work())
+
+
+def test_reads_wait_while_the_database_is_reopened(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken connection is replaced, and nobody sees the moment in between."""
+    record = samples.evaluation()
+
+    async def work() -> list[int]:
+        await storage.write(record)
+        storage._database.connection.close()  # what a fatal error amounts to
+        outcomes = await asyncio.gather(
+            *(storage.write(samples.evaluation()) for _ in range(4)),
+            return_exceptions=True,
+        )
+        assert all(isinstance(o, WriteFailedError | None) for o in outcomes)
+        counts = await asyncio.gather(
+            *(storage.evaluations.existing([record.evaluation_id]) for _ in range(4))
+        )
+        await storage.write(samples.evaluation())
+        return [len(c) for c in counts]
+
+    assert asyncio.run(work()) == [1, 1, 1, 1]

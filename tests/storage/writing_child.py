@@ -30,7 +30,7 @@ async def _write_for_ever(storage: Storage, prefix: str) -> None:
 
 async def _main(path: Path, tasks: int, round_number: str) -> None:
     # Checkpoints every few flushes, so that some kills hit one.
-    storage = Storage.open(path, StorageOptions(wal_autocheckpoint="64KB"))
+    storage = Storage.open(path, StorageOptions(checkpoint_bytes=64_000))
     repair = storage.repair
     os.write(1, f"ready {repair.message if repair else 'clean'}\n".encode())
     await asyncio.gather(
