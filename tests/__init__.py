@@ -1,0 +1,1 @@
+"""Tests of sidejudge; the only fake is the language model, at its wire."""

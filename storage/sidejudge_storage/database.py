@@ -194,7 +194,10 @@ class Database:
 
         if self._connection is not None:
             try:
+                # Without the optimizer DuckDB would read every column of the rows.
+                self._connection.execute("PRAGMA enable_optimizer").fetchall()
                 self.last_commit = _last_commit(self._connection)
+                self._connection.execute("PRAGMA disable_optimizer").fetchall()
             except duckdb.Error:
                 _log.warning("reopening the database after a failed write")
             else:
@@ -334,15 +337,15 @@ class Database:
             return None  # nothing is known of this database
         acknowledged_at = datetime.fromtimestamp(mark.at_micros / 1e6, UTC)
         ((lowest, highest, count),) = connection.execute(
-            "SELECT min(seq), max(seq), count(DISTINCT seq) FROM commit_log"
+            "SELECT min(seq), max(seq), count(DISTINCT seq) FROM commits"
         ).fetchall()
         last = highest or 0
         if last and highest - lowest + 1 != count:
             ((before_hole,),) = connection.execute(
-                "SELECT min(seq) FROM commit_log WHERE seq + 1 NOT IN (SELECT seq FROM commit_log)"
+                "SELECT min(seq) FROM commits WHERE seq + 1 NOT IN (SELECT seq FROM commits)"
             ).fetchall()
             ((after_hole,),) = connection.execute(
-                "SELECT min(seq) FROM commit_log WHERE seq > ?", [before_hole]
+                "SELECT min(seq) FROM commits WHERE seq > ?", [before_hole]
             ).fetchall()
             first, end = before_hole + 1, after_hole - 1
         elif last < mark.commit:
@@ -350,18 +353,23 @@ class Database:
         else:
             return None
         times = connection.execute(
-            "SELECT committed_at FROM commit_log WHERE seq = ?", [first - 1]
+            "SELECT committed_at FROM commits WHERE seq = ?", [first - 1]
         ).fetchall()
         stored_at = times[0][0].replace(tzinfo=UTC) if times else None
         return CommitGap(first, end, stored_at, acknowledged_at)
 
 
 def _last_commit(connection: duckdb.DuckDBPyConnection) -> int:
-    ((last,),) = connection.execute("SELECT max(seq) FROM commit_log").fetchall()
+    ((last,),) = connection.execute("SELECT max(seq) FROM commits").fetchall()
     return last or 0
 
 
 def _prune(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute(
+        "INSERT INTO commit_log SELECT seq, committed_at FROM commits"
+        " WHERE seq = (SELECT max(seq) FROM commits)"
+        " AND seq NOT IN (SELECT seq FROM commit_log)"
+    ).fetchall()
     connection.execute(
         "DELETE FROM commit_log WHERE seq < (SELECT max(seq) FROM commit_log)"
     ).fetchall()

@@ -61,12 +61,14 @@ _INITIAL = (
         model VARCHAR NOT NULL, input_tokens BIGINT NOT NULL,
         cached_input_tokens BIGINT NOT NULL, output_tokens BIGINT NOT NULL,
         lm_calls BIGINT NOT NULL, cost_usd DOUBLE, lm_latency_ms DOUBLE NOT NULL,
-        subject VARCHAR NOT NULL, group_key VARCHAR NOT NULL, labels_json VARCHAR NOT NULL
+        subject VARCHAR NOT NULL, group_key VARCHAR NOT NULL, labels_json VARCHAR NOT NULL,
+        commit_seq BIGINT
     )""",
     """CREATE TABLE feedback (
         feedback_id VARCHAR NOT NULL, evaluation_id VARCHAR NOT NULL,
         judge_id VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL, source VARCHAR NOT NULL,
-        author VARCHAR NOT NULL, verdict VARCHAR, score DOUBLE, comment VARCHAR NOT NULL
+        author VARCHAR NOT NULL, verdict VARCHAR, score DOUBLE, comment VARCHAR NOT NULL,
+        commit_seq BIGINT
     )""",
     """CREATE TABLE examples (
         example_id VARCHAR NOT NULL, judge_id VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL,
@@ -92,6 +94,17 @@ _INITIAL = (
         request_id VARCHAR NOT NULL, method VARCHAR NOT NULL, fingerprint VARCHAR NOT NULL,
         resource_id VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL
     )""",
+    # All commits from the oldest one that the log remembers: a row that was committed alone
+    # carries its number itself, which saves such a commit a second table.
+    """CREATE VIEW commits AS
+        SELECT seq, committed_at FROM commit_log
+        UNION ALL
+        SELECT commit_seq, created_at FROM evaluations
+        WHERE commit_seq > (SELECT coalesce(min(seq), 0) FROM commit_log)
+        UNION ALL
+        SELECT commit_seq, created_at FROM feedback
+        WHERE commit_seq > (SELECT coalesce(min(seq), 0) FROM commit_log)
+    """,
 )
 
 MIGRATIONS: tuple[Migration, ...] = (Migration("0001_initial", _INITIAL),)

@@ -106,6 +106,7 @@ class Table(Generic[R]):
         *,
         key: tuple[str, ...],
         computed: dict[str, str] | None = None,
+        carries_commit: bool = False,
     ) -> None:
         """Describe the table.
 
@@ -114,6 +115,7 @@ class Table(Generic[R]):
             record_type: The dataclass of its rows.
             key: The columns that name one row.
             computed: SQL to read instead of a column.
+            carries_commit: Whether a row can hold the number of the commit that wrote it alone.
         """
         hints = typing.get_type_hints(record_type)
         self.name = name
@@ -138,6 +140,12 @@ class Table(Generic[R]):
         self.insert_one_sql = (
             f"INSERT INTO {name} ({', '.join(names)})"  # noqa: S608 - see above
             f" VALUES ({', '.join('?' * len(names))})"
+        )
+        self.insert_alone_sql = (
+            f"INSERT INTO {name} ({', '.join(names)}, commit_seq)"  # noqa: S608 - see above
+            f" VALUES ({', '.join('?' * len(names))}, ?)"
+            if carries_commit
+            else None
         )
         changed = ", ".join(f"{n} = u.r.{n}" for n in names if n not in key)
         same_row = " AND ".join(f"{name}.{k} = u.r.{k}" for k in key)
@@ -177,8 +185,10 @@ JUDGE_VERSIONS = Table(
     "judge_versions", JudgeVersionRecord, key=("judge_id", "version")
 )
 DEPLOYMENTS = Table("deployments", DeploymentRecord, key=("judge_id", "sequence"))
-EVALUATIONS = Table("evaluations", EvaluationRecord, key=("evaluation_id",))
-FEEDBACK = Table("feedback", FeedbackRecord, key=("feedback_id",))
+EVALUATIONS = Table(
+    "evaluations", EvaluationRecord, key=("evaluation_id",), carries_commit=True
+)
+FEEDBACK = Table("feedback", FeedbackRecord, key=("feedback_id",), carries_commit=True)
 EXAMPLES = Table(
     "examples",
     ExampleRecord,

@@ -103,9 +103,10 @@ def commit_units(
         _revive(database)
     commit = database.last_commit + 1
     try:
-        _run(database.connection, "BEGIN")
-        _write(database.connection, units, commit=commit)
-        _run(database.connection, "COMMIT")
+        if not _write_alone(database.connection, units, commit=commit):
+            _run(database.connection, "BEGIN")
+            _write(database.connection, units, commit=commit)
+            _run(database.connection, "COMMIT")
         database.last_commit = commit
     except (duckdb.Error, StorageError) as error:
         _roll_back(database)
@@ -157,6 +158,24 @@ def _revive(database: Database) -> None:
         database.revive()
     except StorageError as problem:
         _log.error("the database cannot be reopened: %s", problem)
+
+
+def _write_alone(
+    connection: duckdb.DuckDBPyConnection, units: Sequence[Unit], *, commit: int
+) -> bool:
+    """Commit a lone evaluation or correction with the commit's number in its own row, if it is one.
+
+    One statement that commits itself instead of four and a second table: a third of the time
+    that a caller alone waits for.
+    """
+    if len(units) != 1 or len(units[0].steps) != 1 or not _most_bound_rows():
+        return False
+    step = units[0].steps[0]
+    if not isinstance(step, _Insert) or step.table.insert_alone_sql is None:
+        return False
+    values = [*step.table.values(step.record), commit]
+    _run(connection, step.table.insert_alone_sql, values)
+    return True
 
 
 def _write(

@@ -56,7 +56,7 @@ def test_rounds_of_kill_9_lose_and_duplicate_nothing(tmp_path: Path) -> None:
         query = storage._database.query
         stored = [i for (i,) in query("SELECT evaluation_id FROM evaluations")]
         numbers = query(
-            "SELECT count(DISTINCT seq), max(seq) - min(seq) + 1 FROM commit_log"
+            "SELECT count(DISTINCT seq), max(seq) - min(seq) + 1 FROM commits"
         )
         others = [i for (i,) in query("SELECT feedback_id FROM feedback")]
     finally:

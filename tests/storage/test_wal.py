@@ -289,6 +289,10 @@ def test_hole_in_the_commits_is_refused(crashed: _Crashed) -> None:
 
     with duckdb.connect(str(crashed.path)) as connection:
         connection.execute("DELETE FROM commit_log WHERE seq IN (5, 6)").fetchall()
+        for table in ("evaluations", "feedback"):
+            connection.execute(
+                f"DELETE FROM {table} WHERE commit_seq IN (5, 6)"  # noqa: S608 - one of two names
+            ).fetchall()
 
     with pytest.raises(AcknowledgedRowsMissingError) as caught:
         Storage.open(crashed.path)
