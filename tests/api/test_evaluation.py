@@ -21,9 +21,7 @@ def test_evaluate_answers_a_verdict_with_its_probabilities(server):
     answer = server.client.evaluation.Evaluate(request, timeout=30).evaluation
     assert answer.judgment.verdict == judge_pb2.VERDICT_PASS
     assert answer.judgment.confidence == pytest.approx(0.9, abs=0.01)
-    assert getattr(answer.judgment.probabilities, "pass") == pytest.approx(
-        0.9, abs=0.01
-    )
+    assert answer.judgment.probabilities.passed == pytest.approx(0.9, abs=0.01)
     assert answer.judgment.confidence_source == evaluation_pb2.CONFIDENCE_SOURCE_LOGPROB
     assert answer.judgment.reasoning != ""
     assert answer.judge == "judges/safety"

@@ -138,9 +138,10 @@ def _judgment(record: EvaluationRecord) -> evaluation_pb2.Judgment:
     probabilities = None
     if record.p_pass is not None:
         probabilities = evaluation_pb2.VerdictProbabilities(
-            partial=record.p_partial or 0.0, fail=record.p_fail or 0.0
+            passed=record.p_pass,
+            partial=record.p_partial or 0.0,
+            failed=record.p_fail or 0.0,
         )
-        setattr(probabilities, "pass", record.p_pass)
     return evaluation_pb2.Judgment(
         verdict=verdict_value(record.verdict),
         confidence=record.confidence,

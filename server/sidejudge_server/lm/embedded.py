@@ -43,6 +43,10 @@ _CHILD_VARIABLES = (
     *("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SYSTEMROOT"),
     *("LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "CUDA_VISIBLE_DEVICES"),
 )
+_TIMEOUT_S = 600.0
+"""A long prompt takes minutes on two busy cores, and giving up on it does not make the next one
+faster. Callers have deadlines of their own.
+"""
 _STOP_S = 5.0
 
 
@@ -235,7 +239,11 @@ class EmbeddedClient:
             await _end(process)
             raise
         settings = replace(
-            self._settings, base_url=f"{address}/v1", api_key=api_key, max_retries=0
+            self._settings,
+            base_url=f"{address}/v1",
+            api_key=api_key,
+            max_retries=0,
+            timeout_s=max(self._settings.timeout_s, _TIMEOUT_S),
         )
         client = HttpChatClient(
             settings,

@@ -269,22 +269,25 @@ class VerdictProbabilities(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    PASS_FIELD_NUMBER: _builtins.int
+    PASSED_FIELD_NUMBER: _builtins.int
     PARTIAL_FIELD_NUMBER: _builtins.int
-    FAIL_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    passed: _builtins.float
+    """P(pass)."""
     partial: _builtins.float
     """P(partial)."""
-    fail: _builtins.float
+    failed: _builtins.float
     """P(fail)."""
     def __init__(
         self,
         *,
+        passed: _builtins.float = ...,
         partial: _builtins.float = ...,
-        fail: _builtins.float = ...,
+        failed: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fail", b"fail", "partial", b"partial", "pass", b"pass"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failed", b"failed", "partial", b"partial", "passed", b"passed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
