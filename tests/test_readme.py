@@ -1,12 +1,17 @@
 """The README tells the truth about settings, and its links and examples hold together."""
 
-import ast
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from sidejudge_server import config
+from tests.stand_in import running_stand_in
+from tests.support.server import running_server, settings_for
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -47,13 +52,57 @@ def test_every_variable_stands_in_the_readme_beside_its_setting():
             assert rows[variable] == f"{section}.{name}"
 
 
-def test_python_examples_are_valid_python():
-    """What is marked to be run can at least be compiled."""
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """Run a sidecar with the stand-in for the examples."""
+    directory = tmp_path_factory.mktemp("readme")
+    with (
+        running_stand_in() as stand_in,
+        running_server(
+            settings_for(directory, lm_base_url=stand_in.base_url)
+        ) as server,
+    ):
+        yield server.address
+
+
+@pytest.mark.slow
+def test_python_examples_run_as_printed(address):
+    """What a stranger copies from the page works against a running sidecar."""
     blocks = re.findall(r"<!-- run: python -->\n```python\n(.*?)```", README, re.DOTALL)
 
     assert blocks
     for block in blocks:
-        ast.parse(block)
+        done = subprocess.run(  # noqa: S603 - an example of our own page
+            [sys.executable, "-c", block],
+            env={**os.environ, "SIDEJUDGE_SERVER": address},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert re.match(r"VERDICT_(PASS|PARTIAL|FAIL) [01]\.\d+", done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    shutil.which("grpcurl") is None, reason="grpcurl is not installed here"
+)
+def test_shell_examples_run_as_printed(address):
+    """The same for the shell, where grpcurl is installed."""
+    blocks = re.findall(
+        r"<!-- run: shell-optional grpcurl -->\n```sh\n(.*?)```", README, re.DOTALL
+    )
+
+    assert blocks
+    for block in blocks:
+        done = subprocess.run(  # noqa: S603 - an example of our own page
+            ["/bin/sh", "-c", block.replace("127.0.0.1:50510", address)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert '"verdict": "VERDICT_' in done.stdout
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
