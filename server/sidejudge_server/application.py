@@ -37,6 +37,8 @@ __all__ = ["Application", "serve"]
 _log = structlog.get_logger(__name__)
 
 _FORCED_EXIT = 130
+_LAST_WRITES_S = 1.0
+"""How long work whose callers were cut off may take to end after the calls."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,8 @@ class Application:
         await optimizations.start()
         self._optimizations = optimizations
         self._cleanup.push_async_callback(optimizations.close)
+        # First of all: it may still start a run, and needs the model and the database.
+        self._cleanup.push_async_callback(requests.drain, timeout_s=_LAST_WRITES_S)
         repair = storage.repair.message if storage.repair is not None else ""
         services = DomainServices(
             registry, evaluations, feedback, optimizations, storage.database_id, repair

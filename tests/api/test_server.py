@@ -3,6 +3,7 @@
 import socket
 import stat
 import threading
+import uuid
 
 import grpc
 import pytest
@@ -12,6 +13,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from sidejudge.v1 import evaluation_service_pb2, server_service_pb2
 from sidejudge_server import __version__
 from sidejudge_server.config import ConfigError
+from sidejudge_server.judges.requests import RequestLog
+from sidejudge_server.lm.http_client import HttpChatClient
 from tests.support.calls import artifact, evaluate, failure
 from tests.support.server import running_server, settings_for
 
@@ -115,6 +118,36 @@ def test_a_stopping_server_reports_not_serving_and_finishes_its_calls(
         stopping.join(30)
         watcher.join(30)
     assert watched[-1] == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def test_work_cut_off_by_the_end_is_over_before_anything_closes(
+    tmp_path, stand_in, monkeypatch
+):
+    """A caller with a request_id leaves work behind, which still needs model and database."""
+    settings = settings_for(tmp_path, lm_base_url=stand_in.base_url, model="slow")
+    before = stand_in.call_count
+    logs, left = [], []
+    load, end = RequestLog.load, HttpChatClient.close
+
+    async def remember(log):
+        logs.append(log)
+        await load(log)
+
+    async def count(client):
+        left.append(len(logs[0]._running))
+        await end(client)
+
+    monkeypatch.setattr(RequestLog, "load", remember)
+    monkeypatch.setattr(HttpChatClient, "close", count)
+    with running_server(settings) as server:
+        request = artifact(request_id=str(uuid.UUID(int=7, version=4)))
+        pending = server.client.evaluation.Evaluate.future(request, timeout=60)
+        stand_in.wait_for_calls(before + 1)
+        server.run(server.application.stop(drain_s=0.0))
+        with pytest.raises(grpc.RpcError):
+            pending.result()
+        stand_in.release()
+    assert left == [0]
 
 
 def test_what_was_stored_is_there_after_a_restart(tmp_path, stand_in):

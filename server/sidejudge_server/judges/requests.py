@@ -73,6 +73,7 @@ class RequestLog:
         self._capacity = capacity
         self._finished: OrderedDict[str, _Finished] = OrderedDict()
         self._running: dict[str, _Running] = {}
+        self._unnamed: set[asyncio.Task[Any]] = set()
         self._dropped = False
         self._loaded = False
         # Guards the one reading of what was done before the restart.
@@ -110,7 +111,7 @@ class RequestLog:
                 (REQUEST_ID_REUSED).
         """
         if not request_id:
-            return await perform(lambda _: ())
+            return await self._unclaimed(perform)
         if not self._loaded:
             await self.load()
         digest = _digest(method, fingerprint)
@@ -126,10 +127,31 @@ class RequestLog:
         result: T = await asyncio.shield(running.task)
         return result
 
-    async def drain(self) -> None:
-        """Wait until nothing is in progress any more."""
-        tasks = [running.task for running in self._running.values()]
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def drain(self, *, timeout_s: float) -> None:
+        """Let what is in progress end, then cancel what is left; call it before storage closes.
+
+        Args:
+            timeout_s: How long it may take: enough for a write, not for a language model whose
+                caller has gone.
+        """
+        tasks = {running.task for running in self._running.values()} | self._unnamed
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=timeout_s)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+    async def _unclaimed(self, perform: Callable[[Claim], Awaitable[T]]) -> T:
+        """Perform a request without an id; `drain` waits for its task all the same."""
+        task = asyncio.current_task()
+        if task is None or task in self._unnamed:
+            return await perform(lambda _: ())
+        self._unnamed.add(task)
+        try:
+            return await perform(lambda _: ())
+        finally:
+            self._unnamed.discard(task)
 
     def _start(
         self,
