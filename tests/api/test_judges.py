@@ -91,6 +91,19 @@ def test_a_name_is_taken_only_once(judges):
     assert error.reason == "JUDGE_ALREADY_EXISTS"
 
 
+@pytest.mark.parametrize(
+    "name", ["artifact", "reasoning", "verdict", "demos", "config", "model_config"]
+)
+def test_a_name_that_an_optimization_needs_itself_is_refused(judges, name):
+    """The judge would serve well until the first optimization of it."""
+    custom = judge_pb2.CustomSpec(instructions="Judge.", input_fields=["fine", name])
+    request = pb.CreateJudgeRequest(
+        judge_id="clash", judge=judge_pb2.Judge(custom=custom)
+    )
+    error = failure(judges.CreateJudge, request)
+    assert [v.field for v in error.violations] == ["judge.custom.input_fields[1]"]
+
+
 def test_all_that_is_wrong_with_a_new_judge_is_told_at_once(judges):
     """Nothing is created, and no violation hides another."""
     request = pb.CreateJudgeRequest(

@@ -13,6 +13,7 @@ from sidejudge_server.judges.decode import (
     with_reasons,
 )
 from sidejudge_server.judges.kinds import JudgeSpec, initial_program
+from sidejudge_server.judges.prompt import criteria_from_text, criteria_text
 from sidejudge_server.judges.types import (
     ArtifactInput,
     ConfidenceSource,
@@ -321,6 +322,41 @@ def test_rubric_text_is_taken_apart():
     assert result.criterion_scores == (
         CriterionScore("Correct", 0.75),
         CriterionScore("clear style", 0.25),
+    )
+
+
+def test_criterion_with_a_colon_in_its_name_is_graded_however_it_is_written():
+    """The LM sees ``- name: description`` and cannot know which colon ends the name."""
+    item = RubricInput(
+        "t", "o", (Criterion("Tone: polite", "No: shouting"), Criterion("Short"))
+    )
+    read_back = replace(item, criteria=criteria_from_text(criteria_text(item.criteria)))
+    assert read_back.criteria[0].name == "Tone"
+
+    for written in ("Tone", "tone: Polite", "Tone: polite: No: shouting"):
+        text = f"3\nToo long.\n{written}: 4\nShort: 2"
+        served = decode(RUBRIC, item, response(text), explain=True)
+        searched = decode(RUBRIC, read_back, response(text), explain=True)
+
+        assert served.criterion_scores == (
+            CriterionScore("Tone: polite", 0.75),
+            CriterionScore("Short", 0.25),
+        )
+        assert [c.score for c in searched.criterion_scores] == [0.75, 0.25]
+        assert served.reasoning == searched.reasoning == "Too long."
+
+
+def test_name_of_its_own_wins_over_the_beginning_of_another():
+    """``Tone`` is the criterion of that name, wherever it stands."""
+    item = RubricInput("t", "o", (Criterion("Tone: polite"), Criterion("Tone")))
+
+    result = decode(
+        RUBRIC, item, response("3\nWhy.\nTone: 2\nTone: polite: 5"), explain=True
+    )
+
+    assert result.criterion_scores == (
+        CriterionScore("Tone: polite", 1.0),
+        CriterionScore("Tone", 0.25),
     )
 
 

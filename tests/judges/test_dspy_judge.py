@@ -21,7 +21,7 @@ from sidejudge_server.judges.dspy_judge import (
     signature_for,
 )
 from sidejudge_server.judges.evaluator import evaluate
-from sidejudge_server.judges.fields import input_to_fields
+from sidejudge_server.judges.fields import input_to_fields, is_reserved
 from sidejudge_server.judges.kinds import JudgeSpec, initial_program
 from sidejudge_server.judges.types import (
     ArtifactInput,
@@ -216,6 +216,26 @@ def test_new_instructions_and_demonstrations_are_taken_over():
         (Verdict.PASS, ""),
         (Verdict.PARTIAL, ""),
     ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["inputs", "labels", "keys", "items", "get", "trace", "args", "class", "context_2"],
+)
+def test_field_of_any_name_that_is_allowed_reaches_the_judge(stand_in, name):
+    """What is not reserved is an input like any other."""
+    assert not is_reserved(name)
+    program = initial_program(JudgeSpec(JudgeKind.CUSTOM, input_fields=(name,)))
+    example = example_from(
+        ArtifactInput("p(yes)=0.9", fields={name: "HELLO"}), verdict=Verdict.PASS
+    )
+    with judging(stand_in):
+        build_module(program)(**example.inputs().toDict())
+
+    assert (
+        f"<{name}>\nHELLO\n</{name}>"
+        in (stand_in.requests[-1]["messages"][-1]["content"])
+    )
 
 
 def test_example_marks_its_inputs():

@@ -23,9 +23,7 @@ from sidejudge_server.api.names import (
     version_name,
 )
 from sidejudge_server.api.validate import Checker
-from sidejudge_server.judges.fields import (
-    field_names,
-)
+from sidejudge_server.judges.fields import is_reserved
 from sidejudge_server.judges.kinds import JudgeSpec
 from sidejudge_server.judges.types import (
     Criterion,
@@ -47,7 +45,6 @@ MAX_DISPLAY_NAME_CHARS: Final = 128
 MAX_DESCRIPTION_CHARS: Final = 2_000
 MAX_INPUT_FIELDS: Final = 8
 _FIELD_NAME = re.compile(r"[a-z](?:[a-z0-9_]{0,62}[a-z0-9])?", re.ASCII)
-_RESERVED_NAMES: Final = frozenset(field_names(scores=False, input_fields=()))
 _KINDS: Final = {kind.value: kind for kind in JudgeKind}
 
 _UPDATABLE: Final = (
@@ -120,8 +117,8 @@ def _check_input_fields(at: Checker, names: list[str], *, scores: bool) -> None:
                 "must be lower_snake_case, start with a letter and have at most 64 "
                 "characters",
             )
-        elif name in _RESERVED_NAMES:
-            at.add(f"input_fields[{index}]", f"{name} is an input of every judge")
+        elif is_reserved(name):
+            at.add(f"input_fields[{index}]", f"{name} has a meaning of its own here")
 
 
 def changes_from(

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from sidejudge_server.judges.prompt import VERDICT_WORDS
+from sidejudge_server.judges.prompt import VERDICT_WORDS, criterion_names
 from sidejudge_server.judges.types import (
     ConfidenceSource,
     CriterionScore,
@@ -261,7 +261,8 @@ class _RubricText(NamedTuple):
 def _split_rubric_text(item: JudgeInput, text: str) -> _RubricText:
     names: dict[str, str] = {}
     if isinstance(item, RubricInput):
-        names = {_fold(c.name): c.name for c in item.criteria}
+        for name, criterion in criterion_names(item.criteria).items():
+            names.setdefault(_fold(name), criterion)
     reasons: list[str] = []
     suggestions: list[str] = []
     grades: dict[str, float] = {}
@@ -283,7 +284,7 @@ def _split_rubric_text(item: JudgeInput, text: str) -> _RubricText:
         ],
         tuple(
             CriterionScore(name, grades[name])
-            for name in names.values()
+            for name in dict.fromkeys(names.values())
             if name in grades
         ),
     )

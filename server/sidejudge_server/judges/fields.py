@@ -12,10 +12,17 @@ from sidejudge_server.judges.types import (
     RubricInput,
 )
 
-__all__ = ["field_names", "input_from_fields", "input_to_fields"]
+__all__ = ["field_names", "input_from_fields", "input_to_fields", "is_reserved"]
 
 _RUBRIC_FIELDS = ("task_context", "agent_output", "criteria")
 _ARTIFACT_FIELDS = ("artifact", "ground_truth", "context")
+_ANSWER_FIELDS = ("judgment", "verdict", "score", "confidence", "reasoning")
+# Names that DSPy takes for its own when an optimization hands it a judge's inputs.
+_DSPY_NAMES = (
+    "self", "base", "config", "demos", "signature", "new_signature", "lm",
+    "instructions", "fields", "input_fields", "output_fields",
+)  # fmt: skip
+_RESERVED = frozenset((*_ARTIFACT_FIELDS, *_ANSWER_FIELDS, *_DSPY_NAMES))
 
 
 def field_names(*, scores: bool, input_fields: tuple[str, ...]) -> tuple[str, ...]:
@@ -26,6 +33,11 @@ def field_names(*, scores: bool, input_fields: tuple[str, ...]) -> tuple[str, ..
         input_fields: Further inputs of a custom judge.
     """
     return _RUBRIC_FIELDS if scores else (*_ARTIFACT_FIELDS, *input_fields)
+
+
+def is_reserved(name: str) -> bool:
+    """Return whether a custom judge's further input must not have this name."""
+    return name in _RESERVED or name.startswith("model_")
 
 
 def input_to_fields(item: JudgeInput) -> dict[str, str]:

@@ -27,6 +27,7 @@ __all__ = [
     "build_request",
     "criteria_from_text",
     "criteria_text",
+    "criterion_names",
     "follow_up_request",
     "render_messages",
     "score_to_grade",
@@ -107,7 +108,7 @@ def _prefix(program: JudgeProgram) -> tuple[Message, ...]:
     messages = [Message("system", _system_text(program))]
     for demonstration in program.demonstrations:
         messages.append(Message("user", _user_text(program, demonstration.input)))
-        messages.append(Message("assistant", _answer_text(demonstration)))
+        messages.append(Message("assistant", _answer_text(program, demonstration)))
     if len(_prefixes) >= _MAX_PREFIXES:
         _prefixes.clear()
     _prefixes[id(program)] = (program, tuple(messages))
@@ -194,6 +195,21 @@ def criteria_from_text(text: str) -> tuple[Criterion, ...]:
     return tuple(criteria)
 
 
+def criterion_names(criteria: Sequence[Criterion]) -> dict[str, str]:
+    """Return the criterion that each way of naming one stands for.
+
+    A name may hold ``: ``, and then the LM cannot see where it ends: all that a line of
+    `criteria_text` may be taken to name counts, so it makes no difference to an answer whether
+    the criteria have been through their text form.
+    """
+    names = {criterion.name: criterion.name for criterion in criteria}
+    for criterion in criteria:
+        parts = criteria_text([criterion]).removeprefix("- ").split(": ")
+        for end in range(1, len(parts) + 1):
+            names.setdefault(": ".join(parts[:end]), criterion.name)
+    return names
+
+
 def _system_text(program: JudgeProgram) -> str:
     if program.scores:
         answer_format = _SCORE_FORMAT
@@ -203,7 +219,7 @@ def _system_text(program: JudgeProgram) -> str:
 
 
 def _user_text(program: JudgeProgram, item: JudgeInput) -> str:
-    tags = INPUT_TAGS | set(program.input_fields)
+    tags = _tags(program)
     blocks = [
         f"<{tag}>\n{neutralize(text, tags=tags)}\n</{tag}>"
         for tag, text in _tagged_inputs(program, item)
@@ -233,12 +249,17 @@ def _tagged_inputs(
     )
 
 
-def _answer_text(demonstration: Demonstration) -> str:
+def _tags(program: JudgeProgram) -> frozenset[str]:
+    return INPUT_TAGS | set(program.input_fields)
+
+
+def _answer_text(program: JudgeProgram, demonstration: Demonstration) -> str:
     if demonstration.verdict is not None:
         answer = VERDICT_WORDS[demonstration.verdict]
     else:
         answer = str(score_to_grade(demonstration.score or 0.0))
-    reasoning = demonstration.reasoning.strip()
+    # A correction's comment, by whoever wrote it: no more to be trusted than what is judged.
+    reasoning = neutralize(demonstration.reasoning.strip(), tags=_tags(program))
     return f"{answer}\n{reasoning}" if reasoning else answer
 
 
