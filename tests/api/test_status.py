@@ -1,7 +1,10 @@
 """Errors as statuses."""
 
+import base64
+from urllib.parse import quote
+
 import pytest
-from google.rpc import error_details_pb2
+from google.rpc import error_details_pb2, status_pb2
 
 from sidejudge.v1.error_reason_pb2 import ErrorReason
 from sidejudge_server import errors
@@ -162,3 +165,23 @@ def test_client_libraries_are_told_not_to_repeat_what_the_server_repeated():
     assert ("grpc-retry-pushback-ms", "-1") in status_parts(
         error, "c"
     ).trailing_metadata
+
+
+@pytest.mark.parametrize("letter", ["x", "\u00e9", "\u8a9e", "\U0001f600"])
+def test_status_fits_into_headers_whatever_the_script(letter):
+    """Clients accept 8 KB, in which the message is percent-encoded and the details are base64."""
+    violations = [
+        errors.FieldViolation(f"inputs[{i}{letter * 300}]", letter * 400)
+        for i in range(64)
+    ]
+    parts = status_parts(errors.InvalidRequestError(violations), "id" * 16)
+
+    details = next(
+        v for k, v in parts.trailing_metadata if k == "grpc-status-details-bin"
+    )
+    encoded = len(quote(parts.message)) + len(base64.b64encode(details))
+    assert encoded < 8192 - 500
+    status = status_pb2.Status.FromString(details)
+    bad_request = error_details_pb2.BadRequest()
+    assert any(detail.Unpack(bad_request) for detail in status.details)
+    assert bad_request.field_violations[0].field.startswith("inputs[0")

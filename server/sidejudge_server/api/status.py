@@ -40,10 +40,11 @@ __all__ = [
 DOMAIN: Final = "sidejudge.dev"
 DETAILS_KEY: Final = "grpc-status-details-bin"
 _PUSHBACK_KEY: Final = "grpc-retry-pushback-ms"
-# A status travels in headers, of which clients accept 8 KB in all.
-_MAX_MESSAGE_CHARS = 1000
-_MAX_METADATA_CHARS = 500
-_MAX_VIOLATION_CHARS = 2500
+# A status travels in headers, of which clients accept 8 KB in all: the message with three bytes
+# for each that is not ASCII, and once more with the details, as base64.
+_MAX_MESSAGE_BYTES = 800
+_MAX_METADATA_BYTES = 500
+_MAX_VIOLATION_BYTES = 2000
 _log = structlog.get_logger(__name__)
 
 _DEFAULT_RETRY_S: Final[dict[type[SidejudgeError], float]] = {
@@ -99,12 +100,12 @@ def rpc_status(error: BaseException, request_id: str) -> status_pb2.Status:
         )
     status = status_pb2.Status(
         code=grpc.StatusCode[error.code].value[0],
-        message=error.message[:_MAX_MESSAGE_CHARS],
+        message=_cut(error.message, _MAX_MESSAGE_BYTES),
     )
     info = error_details_pb2.ErrorInfo(
         reason=error.reason,
         domain=DOMAIN,
-        metadata={k: v[:_MAX_METADATA_CHARS] for k, v in error.metadata.items()},
+        metadata={k: _cut(v, _MAX_METADATA_BYTES) for k, v in error.metadata.items()},
     )
     for detail in (info, *_further_details(error)):
         packed = AnyMessage()
@@ -161,11 +162,14 @@ def _first_violations(
 ) -> list[error_details_pb2.BadRequest.FieldViolation]:
     """Return all violations, or as many as fit into headers."""
     messages = []
-    chars = 0
+    size = 0
     for violation in error.violations:
-        field, description = violation.field[:200], violation.description[:300]
-        chars += len(field) + len(description)
-        if chars > _MAX_VIOLATION_CHARS:
+        field, description = (
+            _cut(violation.field, 200),
+            _cut(violation.description, 300),
+        )
+        size += len(field.encode()) + len(description.encode())
+        if size > _MAX_VIOLATION_BYTES:
             break
         messages.append(
             error_details_pb2.BadRequest.FieldViolation(
@@ -173,6 +177,11 @@ def _first_violations(
             )
         )
     return messages
+
+
+def _cut(text: str, most: int) -> str:
+    """Return the text, or its beginning of at most ``most`` bytes."""
+    return text.encode("utf-8", "replace")[:most].decode("utf-8", "ignore")
 
 
 def _retry_after_s(error: SidejudgeError) -> float | None:
