@@ -25,7 +25,7 @@ from sidejudge_server.optimization.mipro import SearchTrial
 from sidejudge_server.optimization.proposals import Proposal
 from sidejudge_server.optimization.spec import EventKind, Phase, Progress
 
-__all__ = ["EventSink", "Reporter"]
+__all__ = ["EventSink", "Reporter", "remaining_s"]
 
 _PROGRESS_EVERY_S = 1.0
 
@@ -42,8 +42,24 @@ class Reporter:
     """Sends events and keeps the run's progress; thread-safe."""
 
     def __init__(
-        self, sink: EventSink, meter: SpendMeter, *, trials_total: int
+        self,
+        sink: EventSink,
+        meter: SpendMeter,
+        *,
+        trials_total: int,
+        gate_calls: int,
     ) -> None:
+        """Begin to count the time.
+
+        Args:
+            sink: Takes the events.
+            meter: Knows what was spent.
+            trials_total: Planned trials.
+            gate_calls: LM calls that the gate will make.
+        """
+        self._gate_calls = gate_calls
+        self._calls_before_search = 0
+        self._calls_before_gate: int | None = None
         self._sink = sink
         self._meter = meter
         self._started = time.monotonic()
@@ -78,8 +94,12 @@ class Reporter:
 
     def phase(self, phase: Phase) -> None:
         """Say that a phase begins."""
+        calls = self._meter.spend.lm_calls
         if phase is Phase.SEARCHING:
             self._search_started = time.monotonic()
+            self._calls_before_search = calls
+        elif phase is Phase.GATING:
+            self._calls_before_gate = calls
         self._send(
             EventKind.PHASE_CHANGED,
             phase=phase.value,
@@ -163,11 +183,49 @@ class Reporter:
         self._sink.send({"kind": kind.value, **payload})
 
     def _eta_s(self, now: float) -> float | None:
-        if self._search_started is None or not self._trials:
+        if self._search_started is None:
             return None
-        per_trial = (now - self._search_started) / self._trials
-        return round(per_trial * max(0, self._total - self._trials), 3)
+        calls = self._meter.spend.lm_calls
+        gated = (
+            0 if self._calls_before_gate is None else calls - self._calls_before_gate
+        )
+        return remaining_s(
+            now - self._search_started,
+            calls=calls - self._calls_before_search,
+            trials=self._trials,
+            trials_left=self._total - self._trials,
+            gate_calls_left=self._gate_calls - gated,
+        )
 
     def _tick(self) -> None:
         while not self._stopped.wait(_PROGRESS_EVERY_S):
             self._send(EventKind.PROGRESS, progress=self.progress.to_json())
+
+
+def remaining_s(
+    elapsed_s: float,
+    *,
+    calls: int,
+    trials: int,
+    trials_left: int,
+    gate_calls_left: int,
+) -> float | None:
+    """Estimate the seconds to the end of a run; None before its first trial has ended.
+
+    Trials still to come take what trials took, the gate's calls what calls took. Answers from the
+    run's cache make later trials faster than the first ones, so the estimate errs on the long side.
+
+    Args:
+        elapsed_s: Since the search began.
+        calls: LM calls since then, without answers from the cache.
+        trials: Trials that have ended.
+        trials_left: Trials still to come; negative counts as none.
+        gate_calls_left: Calls that the gate still has to make; negative counts as none.
+    """
+    if not trials:
+        return None
+    per_call = elapsed_s / calls if calls else 0.0
+    estimate = elapsed_s / trials * max(0, trials_left) + per_call * max(
+        0, gate_calls_left
+    )
+    return round(estimate, 3)

@@ -77,7 +77,12 @@ def run_spec(document: dict[str, Any], channel: WorkerChannel) -> None:
     """
     spec = RunSpec.from_json(document)
     meter = SpendMeter()
-    reporter = Reporter(channel, meter, trials_total=total_trials(spec.plan))
+    reporter = Reporter(
+        channel,
+        meter,
+        trials_total=total_trials(spec.plan),
+        gate_calls=2 * len(spec.test) + len(spec.train),
+    )
     reporter.start()
     # Answers are cached by the run alone, in plain JSON.
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
