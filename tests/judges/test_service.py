@@ -220,6 +220,24 @@ def test_repeated_request_gets_the_first_answer(run):
     assert (calls, later_calls) == (1, 0)
 
 
+def test_repeated_request_gets_the_first_answer_of_a_deleted_judge_too(run):
+    """What was answered stays answered, whatever becomes of the judge."""
+    command = EvaluateCommand("mine", ArtifactInput("x"), request_id=REQUEST)
+
+    async def scenario(service):
+        spec = JudgeSpec(JudgeKind.CUSTOM, instructions="Judge.")
+        await service.registry.create("mine", spec)
+        first = await service.evaluate(command)
+        await service.registry.delete("mine")
+        with pytest.raises(NotFoundError):
+            await service.evaluate(replace(command, request_id=""))
+        return first, await service.evaluate(command)
+
+    first, second = run(scenario)
+
+    assert first == second
+
+
 def test_repeats_at_the_same_time_share_one_call(run):
     """Ten impatient callers cost one completion."""
     command = replace(SAFETY, request_id=REQUEST)

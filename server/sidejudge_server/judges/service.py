@@ -105,11 +105,12 @@ class EvaluationService:
             DeadlineError: ``timeout_s`` passed.
             StorageUnavailableError: The answer could not be stored.
         """
-        judge = self._registry.get(command.judge_id)
-        version = self._registry.get_version(command.judge_id, command.version)
-        item = fitting_input(judge, command.input)
 
+        # Checked inside: a repeat gets the first answer, whatever became of the judge since.
         async def perform(claim: Claim) -> EvaluationRecord:
+            judge = self._registry.get(command.judge_id)
+            version = self._registry.get_version(command.judge_id, command.version)
+            item = fitting_input(judge, command.input)
             return await self._judge(command, version, item, claim=claim)
 
         if not command.request_id:
