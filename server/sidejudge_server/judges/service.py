@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from sidejudge_storage.ids import new_id
-
 from sidejudge_server.config import Settings
 from sidejudge_server.errors import (
     FieldViolation,
@@ -35,6 +33,7 @@ from sidejudge_storage import (
     EvaluationRecord,
     Storage,
 )
+from sidejudge_storage.ids import new_id
 
 __all__ = ["EvaluateCommand", "EvaluationService", "fitting_input"]
 
