@@ -232,6 +232,10 @@ class Database:
             self._gate.wait_for(lambda: self._readers == 0)
         if connection is not None:
             try:
+                # Without the optimizer DuckDB would read every column of the rows.
+                connection.execute("PRAGMA enable_optimizer").fetchall()
+                # Keeps the check at the next start off the rows: people may delete some.
+                _prune(connection)
                 connection.execute("CHECKPOINT").fetchall()
             except duckdb.Error as error:
                 # Everything is in the log, which the next start replays.

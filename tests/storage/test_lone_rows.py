@@ -180,18 +180,22 @@ def test_lone_row_that_is_missing_between_others_is_a_hole(tmp_path: Path) -> No
     assert (caught.value.gap.first, caught.value.gap.last) == (7, 7)
 
 
-def test_rows_older_than_the_last_start_may_be_deleted(tmp_path: Path) -> None:
-    """Only what was written since then is checked for holes."""
+def test_rows_of_a_closed_database_may_be_deleted(tmp_path: Path) -> None:
+    """Only a database that was not closed has its rows checked for holes."""
     path = tmp_path / "s.duckdb"
     _crash(path, start=0, count=12)
-    Storage.open(path).close_blocking()
+    storage = Storage.open(path)
+    _write_alone(storage, "a", "b", "c")
+    storage.close_blocking()
     with duckdb.connect(str(path)) as connection:
-        connection.execute("DELETE FROM evaluations").fetchall()
+        connection.execute(
+            "DELETE FROM evaluations WHERE evaluation_id <> 'c'"
+        ).fetchall()
         connection.execute("DELETE FROM feedback").fetchall()
 
     storage = Storage.open(path)
     _write_alone(storage, "new")
-    assert _alone(storage) == [(13, "new")]
+    assert _alone(storage) == [(15, "c"), (16, "new")]
     storage.close_blocking()
 
 
