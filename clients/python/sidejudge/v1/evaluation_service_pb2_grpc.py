@@ -63,7 +63,7 @@ class EvaluationServiceServicer:
 
     def Evaluate(self, request, context):
         """Judges one item and waits for the answer, which is on disk before it is sent.
-        Errors: INVALID_REQUEST, INPUT_KIND_MISMATCH, JUDGE_NOT_FOUND, LM_UNAVAILABLE (retry with the same request_id), LM_RATE_LIMITED, LM_CREDENTIALS_REJECTED, JUDGE_OUTPUT_UNPARSABLE.
+        Errors: INVALID_REQUEST, INPUT_KIND_MISMATCH, REQUEST_ID_REUSED, JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND, LM_UNAVAILABLE (retry with the same request_id), LM_RATE_LIMITED, LM_CREDENTIALS_REJECTED, LM_REQUEST_REJECTED, JUDGE_OUTPUT_UNPARSABLE, DEADLINE_EXCEEDED, STORAGE_UNAVAILABLE, OVERLOADED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

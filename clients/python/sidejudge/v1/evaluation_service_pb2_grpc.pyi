@@ -37,7 +37,7 @@ class EvaluationServiceStub:
     def __new__(cls, channel: _aio.Channel) -> EvaluationServiceAsyncStub: ...
     Evaluate: _grpc.UnaryUnaryMultiCallable[_evaluation_service_pb2.EvaluateRequest, _evaluation_service_pb2.EvaluateResponse]
     """Judges one item and waits for the answer, which is on disk before it is sent.
-    Errors: INVALID_REQUEST, INPUT_KIND_MISMATCH, JUDGE_NOT_FOUND, LM_UNAVAILABLE (retry with the same request_id), LM_RATE_LIMITED, LM_CREDENTIALS_REJECTED, JUDGE_OUTPUT_UNPARSABLE.
+    Errors: INVALID_REQUEST, INPUT_KIND_MISMATCH, REQUEST_ID_REUSED, JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND, LM_UNAVAILABLE (retry with the same request_id), LM_RATE_LIMITED, LM_CREDENTIALS_REJECTED, LM_REQUEST_REJECTED, JUDGE_OUTPUT_UNPARSABLE, DEADLINE_EXCEEDED, STORAGE_UNAVAILABLE, OVERLOADED.
     """
     BatchEvaluate: _grpc.UnaryStreamMultiCallable[_evaluation_service_pb2.BatchEvaluateRequest, _evaluation_service_pb2.BatchEvaluateResponse]
     """Judges up to 256 items and streams each result as it completes, with its index. An item that fails carries its own status; the others go on."""
@@ -53,7 +53,7 @@ class EvaluationServiceAsyncStub(EvaluationServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Evaluate: _aio.UnaryUnaryMultiCallable[_evaluation_service_pb2.EvaluateRequest, _evaluation_service_pb2.EvaluateResponse]  # type: ignore[assignment]
     """Judges one item and waits for the answer, which is on disk before it is sent.
-    Errors: INVALID_REQUEST, INPUT_KIND_MISMATCH, JUDGE_NOT_FOUND, LM_UNAVAILABLE (retry with the same request_id), LM_RATE_LIMITED, LM_CREDENTIALS_REJECTED, JUDGE_OUTPUT_UNPARSABLE.
+    Errors: INVALID_REQUEST, INPUT_KIND_MISMATCH, REQUEST_ID_REUSED, JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND, LM_UNAVAILABLE (retry with the same request_id), LM_RATE_LIMITED, LM_CREDENTIALS_REJECTED, LM_REQUEST_REJECTED, JUDGE_OUTPUT_UNPARSABLE, DEADLINE_EXCEEDED, STORAGE_UNAVAILABLE, OVERLOADED.
     """
     BatchEvaluate: _aio.UnaryStreamMultiCallable[_evaluation_service_pb2.BatchEvaluateRequest, _evaluation_service_pb2.BatchEvaluateResponse]  # type: ignore[assignment]
     """Judges up to 256 items and streams each result as it completes, with its index. An item that fails carries its own status; the others go on."""
@@ -72,7 +72,7 @@ class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_evaluation_service_pb2.EvaluateResponse, _abc.Awaitable[_evaluation_service_pb2.EvaluateResponse]]:
         """Judges one item and waits for the answer, which is on disk before it is sent.
-        Errors: INVALID_REQUEST, INPUT_KIND_MISMATCH, JUDGE_NOT_FOUND, LM_UNAVAILABLE (retry with the same request_id), LM_RATE_LIMITED, LM_CREDENTIALS_REJECTED, JUDGE_OUTPUT_UNPARSABLE.
+        Errors: INVALID_REQUEST, INPUT_KIND_MISMATCH, REQUEST_ID_REUSED, JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND, LM_UNAVAILABLE (retry with the same request_id), LM_RATE_LIMITED, LM_CREDENTIALS_REJECTED, LM_REQUEST_REJECTED, JUDGE_OUTPUT_UNPARSABLE, DEADLINE_EXCEEDED, STORAGE_UNAVAILABLE, OVERLOADED.
         """
 
     @_abc_1.abstractmethod

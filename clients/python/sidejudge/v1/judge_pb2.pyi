@@ -330,7 +330,9 @@ class CustomSpec(_message.Message):
     """True if the judge may not answer partial."""
     @_builtins.property
     def input_fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of further inputs that an ArtifactInput must carry in `fields`; lower_snake_case, at most 8."""
+        """Names of further inputs that an ArtifactInput must carry in `fields`; lower_snake_case, at most 8 of at most 64 characters.
+        Names that mean something else in a prompt, such as `artifact` or `reasoning`, are refused.
+        """
 
     def __init__(
         self,
