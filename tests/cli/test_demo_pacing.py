@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sidejudge.v1 import feedback_pb2
-from sidejudge_server.cli.demo.pacing import trials_that_fit
+from sidejudge_server.cli.demo.pacing import examples_that_fit, trials_that_fit
 
 TRAINING_SET = feedback_pb2.TrainingSet(
     train_count=45, validation_count=45, test_count=60
@@ -34,3 +34,23 @@ def test_trials_are_what_the_time_allows(seconds_per_call: float, expected: int)
 def test_time_that_is_over_still_gives_a_search():
     """A slow start must not end in a run without trials."""
     assert trials_that_fit(TRAINING_SET, seconds_per_call=1, seconds_left=-5) == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds_per_call", "available", "expected"),
+    [
+        (0.1, 150, 150),  # all there are
+        (2.0, 150, 125),  # 600 / 2.4 / 2.0
+        (9.0, 150, 100),  # fewer would leave the gate nothing to say
+        (9.0, 64, 64),
+    ],
+)
+def test_examples_are_what_the_time_allows(
+    seconds_per_call: float, available: int, expected: int
+):
+    """A slow machine gets fewer examples rather than a demo without end."""
+    examples = examples_that_fit(
+        seconds_per_call=seconds_per_call, seconds_left=600, available=available
+    )
+
+    assert examples == expected

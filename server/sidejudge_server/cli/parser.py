@@ -90,10 +90,10 @@ def _add_server(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is
     demo.add_argument(
         "--minutes",
         type=float,
-        default=11.0,
+        default=10.0,
         metavar="N",
-        help="time to fit the search into; trials are as many as this machine"
-        " manages, 2 to 8, unless --trials or --auto says otherwise"
+        help="time to fit the demo into: examples (100 or more) and trials (2 to 8,"
+        " unless --trials or --auto says otherwise) are as many as this machine manages"
         " (default: %(default)s)",
     )
     demo.add_argument(

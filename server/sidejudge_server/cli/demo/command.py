@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
 import time
 from datetime import timedelta
 from pathlib import Path
 
 from sidejudge.v1 import optimization_pb2
+from sidejudge_server.benchmark.sampling import sample
 from sidejudge_server.cli.connection import connect
 from sidejudge_server.cli.demo import story
-from sidejudge_server.cli.demo.material import JUDGES, load, set_aside
-from sidejudge_server.cli.demo.pacing import trials_that_fit
+from sidejudge_server.cli.demo.material import JUDGES, SEED, load, set_aside
+from sidejudge_server.cli.demo.pacing import examples_that_fit, trials_that_fit
 from sidejudge_server.cli.demo.sidecar import DemoSidecar, stop_running
 from sidejudge_server.cli.failures import (
     EXIT_FAILED,
@@ -65,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
     if stopped := stop_running(directory):
         say(f"Stopped the demo of before, process {stopped.pid}.")
     lm = str(args.lm or os.environ.get("SIDEJUDGE_LM") or DEFAULT_MODEL)
+    # Also when it is ended by a signal it must not leave its sidecar behind.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     began = time.monotonic()
     if lm.startswith(_LOCAL):
         pull_with_progress(lm.removeprefix(_LOCAL), default_model_dir(os.environ))
@@ -94,17 +98,15 @@ def _tell(
     args: argparse.Namespace,
     end: float,
 ) -> optimization_pb2.Optimization:
-    material = set_aside(
-        load(judge, limit=args.examples), count=min(args.corrections, args.examples)
-    )
+    examples = load(judge, limit=args.examples)
+    material = set_aside(examples, count=min(args.corrections, args.examples))
     session_args = argparse.Namespace(server=address, timeout=_CALL_TIMEOUT_S)
     with connect(session_args) as session:
-        say("\n2. Labelled examples, written for sidejudge, go in")
-        story.import_starter_data(session, judge, material)
-        say(
-            f"\n3. {judge} judges {len(material.judged)} items that were not imported;"
-            " one of them:"
-        )
+        say("\n2. Labelled examples of the other judges, written for sidejudge, go in")
+        for name in JUDGES:
+            if name != judge:
+                story.import_starter_data(session, name, load(name))
+        say(f"\n3. {judge} judges {len(material.judged)} items; one of them:")
         began = time.monotonic()
         judged = story.judge_sample(session, judge, material.judged)
         seconds = time.monotonic() - began
@@ -112,13 +114,23 @@ def _tell(
             f"  right on {judged.right} of {len(judged.pairs)};"
             f" {judged.lm_calls} LM calls, {seconds:.0f} s"
         )
+        seconds_per_call = seconds / max(1, judged.lm_calls)
         recorded = story.correct(session, judged)
         say(f"\n4. {recorded} corrections and confirmations become training examples")
+        fitting = examples_that_fit(
+            seconds_per_call=seconds_per_call,
+            seconds_left=end - time.monotonic(),
+            available=len(examples),
+        )
+        if fitting < len(examples):
+            say(f"  at {seconds_per_call:.1f} s a call {fitting} examples fit the time")
+        others = sample(material.imported, seed=SEED, limit=fitting - recorded)
+        story.import_starter_data(session, judge, others)
         training_set = story.show_readiness(session, judge)
         if not config.HasField("num_trials") and not config.auto:
             config.num_trials = trials_that_fit(
                 training_set,
-                seconds_per_call=seconds / max(1, judged.lm_calls),
+                seconds_per_call=seconds_per_call,
                 seconds_left=end - time.monotonic(),
             )
         say("\n5. An optimization looks for a better version")

@@ -9,11 +9,11 @@ from importlib.resources import as_file, files
 from sidejudge_server.benchmark.labelled import LabelledExample, read_jsonl
 from sidejudge_server.benchmark.sampling import sample
 
-__all__ = ["JUDGES", "Material", "load", "set_aside"]
+__all__ = ["JUDGES", "SEED", "Material", "load", "set_aside"]
 
 JUDGES = ("rubric", "relevance", "faithfulness", "minimality", "safety")
 
-_SEED = 9
+SEED = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,12 @@ def load(judge: str, *, limit: int | None = None) -> list[LabelledExample]:
     """
     resource = files("sidejudge_server.cli").joinpath("starter_data", f"{judge}.jsonl")
     with as_file(resource) as path:
-        return sample(read_jsonl(path), seed=_SEED, limit=limit)
+        return sample(read_jsonl(path), seed=SEED, limit=limit)
 
 
 def set_aside(examples: Sequence[LabelledExample], *, count: int) -> Material:
     """Keep whole groups of at most `count` examples from being imported."""
-    judged = sample(examples, seed=_SEED, limit=count)
+    judged = sample(examples, seed=SEED, limit=count)
     keys = {example.key for example in judged}
     return Material(
         imported=tuple(e for e in examples if e.key not in keys), judged=tuple(judged)

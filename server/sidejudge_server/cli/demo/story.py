@@ -19,7 +19,6 @@ from sidejudge.v1 import (
 from sidejudge_server.benchmark.labelled import LabelledExample
 from sidejudge_server.benchmark.wire import VERDICTS, answer_of, evaluate_request
 from sidejudge_server.cli.connection import Session
-from sidejudge_server.cli.demo.material import JUDGES, Material, load
 from sidejudge_server.cli.evaluate import answer_text
 from sidejudge_server.cli.failures import CommandError
 from sidejudge_server.cli.names import short
@@ -60,19 +59,15 @@ class Judged:
     lm_calls: int
 
 
-def import_starter_data(session: Session, judge: str, material: Material) -> None:
-    """Import the starter data of every judge; of the demo's judge, what is not set aside."""
-    for name in JUDGES:
-        examples = material.imported if name == judge else load(name)
-        response = import_examples(session, f"judges/{name}", examples)
-        say(
-            f"  {name}: {response.imported_count} examples imported"
-            + (
-                f", {response.rejected_count} rejected"
-                if response.rejected_count
-                else ""
-            )
-        )
+def import_starter_data(
+    session: Session, judge: str, examples: Sequence[LabelledExample]
+) -> None:
+    """Import labelled examples of a judge."""
+    response = import_examples(session, f"judges/{judge}", examples)
+    rejected = (
+        f", {response.rejected_count} rejected" if response.rejected_count else ""
+    )
+    say(f"  {judge}: {response.imported_count} examples imported{rejected}")
 
 
 def judge_sample(
