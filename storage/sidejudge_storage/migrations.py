@@ -62,13 +62,15 @@ _INITIAL = (
         cached_input_tokens BIGINT NOT NULL, output_tokens BIGINT NOT NULL,
         lm_calls BIGINT NOT NULL, cost_usd DOUBLE, lm_latency_ms DOUBLE NOT NULL,
         subject VARCHAR NOT NULL, group_key VARCHAR NOT NULL, labels_json VARCHAR NOT NULL,
-        commit_seq BIGINT
+        commit_seq BIGINT, request_id VARCHAR, request_method VARCHAR,
+        request_fingerprint VARCHAR
     )""",
     """CREATE TABLE feedback (
         feedback_id VARCHAR NOT NULL, evaluation_id VARCHAR NOT NULL,
         judge_id VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL, source VARCHAR NOT NULL,
         author VARCHAR NOT NULL, verdict VARCHAR, score DOUBLE, comment VARCHAR NOT NULL,
-        commit_seq BIGINT
+        commit_seq BIGINT, request_id VARCHAR, request_method VARCHAR,
+        request_fingerprint VARCHAR
     )""",
     """CREATE TABLE examples (
         example_id VARCHAR NOT NULL, judge_id VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL,
@@ -94,6 +96,16 @@ _INITIAL = (
         request_id VARCHAR NOT NULL, method VARCHAR NOT NULL, fingerprint VARCHAR NOT NULL,
         resource_id VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL
     )""",
+    # A row that answered a request and was committed alone carries the request itself.
+    """CREATE VIEW answered_requests AS
+        SELECT request_id, method, fingerprint, resource_id, created_at FROM requests
+        UNION ALL
+        SELECT request_id, request_method, request_fingerprint, evaluation_id, created_at
+        FROM evaluations WHERE request_id IS NOT NULL
+        UNION ALL
+        SELECT request_id, request_method, request_fingerprint, feedback_id, created_at
+        FROM feedback WHERE request_id IS NOT NULL
+    """,
     # All commits from the oldest one that the log remembers: a row that was committed alone
     # carries its number itself, which saves such a commit a second table.
     """CREATE VIEW commits AS

@@ -107,6 +107,7 @@ class Table(Generic[R]):
         key: tuple[str, ...],
         computed: dict[str, str] | None = None,
         carries_commit: bool = False,
+        view: str | None = None,
     ) -> None:
         """Describe the table.
 
@@ -115,10 +116,13 @@ class Table(Generic[R]):
             record_type: The dataclass of its rows.
             key: The columns that name one row.
             computed: SQL to read instead of a column.
-            carries_commit: Whether a row can hold the number of the commit that wrote it alone.
+            carries_commit: Whether a row that is committed alone holds the commit's number and
+                the request that it answers.
+            view: Read instead of the table.
         """
         hints = typing.get_type_hints(record_type)
         self.name = name
+        self.source = f"{view} AS {name}" if view else name
         self.key = key
         self.columns = tuple(
             _Column(f.name, _sql_type(hints[f.name]))
@@ -141,9 +145,11 @@ class Table(Generic[R]):
             f"INSERT INTO {name} ({', '.join(names)})"  # noqa: S608 - see above
             f" VALUES ({', '.join('?' * len(names))})"
         )
+        alone = [*names, "commit_seq"]
+        alone += ["request_id", "request_method", "request_fingerprint"]
         self.insert_alone_sql = (
-            f"INSERT INTO {name} ({', '.join(names)}, commit_seq)"  # noqa: S608 - see above
-            f" VALUES ({', '.join('?' * len(names))}, ?)"
+            f"INSERT INTO {name} ({', '.join(alone)})"  # noqa: S608 - see above
+            f" VALUES ({', '.join('?' * len(alone))})"
             if carries_commit
             else None
         )
@@ -202,7 +208,9 @@ OPTIMIZATION_EVENTS = Table(
     OptimizationEventRecord,
     key=("optimization_id", "sequence"),
 )
-REQUESTS = Table("requests", RequestRecord, key=("request_id",))
+REQUESTS = Table(
+    "requests", RequestRecord, key=("request_id",), view="answered_requests"
+)
 
 _BY_TYPE: dict[type, Table[Any]] = {
     JudgeRecord: JUDGES,

@@ -25,6 +25,7 @@ from sidejudge_storage.errors import (
     StorageError,
     WriteFailedError,
 )
+from sidejudge_storage.records import RequestRecord
 from sidejudge_storage.tables import EXAMPLES, JUDGES, OPTIMIZATIONS, Table, table_of
 
 if TYPE_CHECKING:
@@ -163,19 +164,38 @@ def _revive(database: Database) -> None:
 def _write_alone(
     connection: duckdb.DuckDBPyConnection, units: Sequence[Unit], *, commit: int
 ) -> bool:
-    """Commit a lone evaluation or correction with the commit's number in its own row, if it is one.
+    """Commit a lone evaluation or correction in one statement, if it is one.
 
-    One statement that commits itself instead of four and a second table: a third of the time
-    that a caller alone waits for.
+    The commit's number and the request that it answers go into its own row: one statement that
+    commits itself instead of four to five and two more tables, a third of the time that a caller
+    alone waits for.
     """
-    if len(units) != 1 or len(units[0].steps) != 1 or not _most_bound_rows():
+    step, request = _alone(units)
+    if step is None or step.table.insert_alone_sql is None:
         return False
-    step = units[0].steps[0]
-    if not isinstance(step, _Insert) or step.table.insert_alone_sql is None:
-        return False
-    values = [*step.table.values(step.record), commit]
+    asked: list[object] = [None, None, None]
+    if request is not None:
+        asked = [request.request_id, request.method, request.fingerprint]
+    values = [*step.table.values(step.record), commit, *asked]
     _run(connection, step.table.insert_alone_sql, values)
     return True
+
+
+def _alone(units: Sequence[Unit]) -> tuple[_Insert | None, RequestRecord | None]:
+    """Return the one row to insert, if it is one, and the request that it answers, if any."""
+    if len(units) != 1 or not _most_bound_rows():
+        return None, None
+    first, *others = units[0].steps
+    if not isinstance(first, _Insert) or len(others) > 1:
+        return None, None
+    if not others:
+        return first, None
+    second = others[0]
+    if not isinstance(second, _Insert) or not isinstance(second.record, RequestRecord):
+        return None, None
+    if second.record.resource_id != getattr(first.record, first.table.key[0]):
+        return None, None
+    return first, second.record
 
 
 def _write(

@@ -340,3 +340,44 @@ def test_error_of_the_mark_does_not_lose_count(tmp_path: Path) -> None:
     again = Database(path, StorageOptions())
     assert again.last_commit == 2
     again.close()
+
+
+def test_row_that_answers_a_request_is_one_commit_and_known_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    """Clients send a request_id with every call, so that case must be the fast one."""
+    path = tmp_path / "s.duckdb"
+    storage = Storage.open(path)
+    evaluation = samples.evaluation(evaluation_id="e1")
+    asked = samples.request(
+        request_id="r-alone", resource_id="e1", created_at=evaluation.created_at
+    )
+    asyncio.run(storage.write(evaluation, asked))
+    rows = storage._database.query("SELECT count(*) FROM requests")
+    alone = _alone(storage)
+    storage.close_blocking()
+
+    again = Storage.open(path)
+    found = asyncio.run(again.requests.get("r-alone"))
+    since = asyncio.run(again.requests.since(evaluation.created_at))
+    stored = asyncio.run(again.evaluations.get("e1"))
+    again.close_blocking()
+
+    assert rows == [(0,)]
+    assert alone == [(1, "e1")]
+    assert found == asked
+    assert since == [asked]
+    assert stored == evaluation
+
+
+def test_request_about_another_row_is_kept_in_its_own_table(tmp_path: Path) -> None:
+    """Only a request that the row itself answers can stand in the row."""
+    storage = Storage.open(tmp_path / "s.duckdb")
+    asked = samples.request(request_id="r1", resource_id="somebody-else")
+    asyncio.run(storage.write(samples.evaluation(evaluation_id="e1"), asked))
+    rows = storage._database.query("SELECT request_id FROM requests")
+    found = asyncio.run(storage.requests.get("r1"))
+    storage.close_blocking()
+
+    assert rows == [("r1",)]
+    assert found == asked

@@ -81,7 +81,7 @@ class Reader(Generic[R]):
         self, where: Where, *, order: str = "", limit: int | None = None
     ) -> list[R]:
         table = self._table
-        sql = f"SELECT {table.select} FROM {table.name}{where.sql}"  # noqa: S608 - names are ours, values are bound
+        sql = f"SELECT {table.select} FROM {table.source}{where.sql}"  # noqa: S608 - names are ours, values are bound
         params = list(where.params)
         if order:
             sql += f" ORDER BY {order}"

@@ -14,7 +14,11 @@ __all__ = ["RequestReader"]
 
 
 class RequestReader(Reader[RequestRecord]):
-    """Reads request ids; those older than 48 hours are removed at every start."""
+    """Reads request ids.
+
+    Those older than 48 hours are removed at every start, except those of evaluations and
+    corrections that were committed alone, which stand in the same row.
+    """
 
     def __init__(self, database: Database, executor: Executor) -> None:
         super().__init__(database, executor, REQUESTS)
