@@ -69,6 +69,7 @@ async def running(
     *,
     base_url="http://127.0.0.1:1/v1",
     entry=searches_until_cancelled,
+    resolve_lm=None,
     **optimization,
 ):
     """Open the database and start the services; stop everything in the end.
@@ -77,6 +78,7 @@ async def running(
         path: Directory of the database.
         base_url: Of the stand-in.
         entry: What worker processes run; None for the real worker.
+        resolve_lm: How workers reach a model; None for as configured.
         optimization: Settings of optimizations.
     """
     settings = Settings(
@@ -98,7 +100,13 @@ async def running(
         )
         executor = LocalExecutor(entry=entry) if entry else LocalExecutor()
         service = OptimizationService(
-            storage, registry, feedback, executor, settings, requests=requests
+            storage,
+            registry,
+            feedback,
+            executor,
+            settings,
+            requests=requests,
+            **({"resolve_lm": resolve_lm} if resolve_lm else {}),
         )
         await service.start()
         yield Running(storage, registry, feedback, executor, service)

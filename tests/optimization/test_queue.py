@@ -149,6 +149,33 @@ def test_cancel_keeps_the_best_and_deploys_nothing(tmp_path):
     assert server.registry.get("safety").deployed_version == 1
 
 
+@pytest.mark.parametrize("ending", ["cancel", "close"])
+def test_run_that_waits_for_its_model_to_start_can_be_ended(tmp_path, ending):
+    """An embedded model takes long to load; a cancel and a shutdown do not wait for it."""
+
+    async def scenario():
+        asked = asyncio.Event()
+
+        async def loading(_settings):
+            asked.set()
+            await asyncio.Event().wait()
+
+        async with running(tmp_path, resolve_lm=loading) as server:
+            await server.train()
+            record = await server.service.create(_SAFETY)
+            await asked.wait()
+            if ending == "cancel":
+                await server.service.cancel(record.optimization_id)
+            else:
+                await asyncio.wait_for(server.service.close(), 20)
+            events = server.watch_all(record.optimization_id, after=0)
+            return (await asyncio.wait_for(events, 20))[-1].record
+
+    ended = asyncio.run(scenario())
+    assert ended.state == ("cancelled" if ending == "cancel" else "failed")
+    assert ended.candidate_version is None
+
+
 def test_one_run_a_judge_and_others_wait_for_a_worker(tmp_path):
     """A second run of the same judge is refused by name; that of another one waits."""
 

@@ -28,6 +28,7 @@ from sidejudge_server.optimization.plan import (
 )
 from sidejudge_server.optimization.queue import CreateOptimization
 from sidejudge_server.optimization.spec import EventKind
+from sidejudge_storage import WriteFailedError
 from tests.optimization import toy_workers
 from tests.optimization.service_setup import running
 from tests.stand_in import running_stand_in
@@ -119,6 +120,63 @@ def test_version_deployed_meanwhile_is_not_overruled(tmp_path):
     assert events[-1].record.candidate_version == 3
     assert json.loads(events[-1].record.decision_json)["deployed"] is False
     assert "deployed during the run" in events[-2].payload["message"]
+
+
+@pytest.mark.parametrize("refused", [1, 2])
+def test_end_that_could_not_be_stored_is_tried_again_as_it_was(
+    tmp_path, monkeypatch, refused
+):
+    """The deployment that was stored before is the run's own and no reason to warn."""
+    monkeypatch.setattr("sidejudge_server.optimization.runner._RETRY_S", 0.01)
+
+    async def scenario():
+        async with running(tmp_path, entry=toy_workers.improves) as server:
+            await server.train()
+            write, left = server.storage.write, refused
+
+            async def full_disk(*commands):
+                nonlocal left
+                kinds = {getattr(command, "kind", "") for command in commands}
+                if left and EventKind.FINISHED.value in kinds:
+                    left -= 1
+                    raise WriteFailedError("no space left on device")
+                await write(*commands)
+
+            monkeypatch.setattr(server.storage, "write", full_disk)
+            record = await server.service.create(
+                replace(_SAFETY, deploy_if_better=True)
+            )
+            events = await server.watch_all(record.optimization_id, after=0)
+            return events, left, server.registry
+
+    events, left, registry = asyncio.run(scenario())
+    assert left == 0
+    assert json.loads(events[-1].record.decision_json)["deployed"] is True
+    assert _kinds(events)[-2:] == ["best_improved", "finished"]
+    assert len(registry.list_versions("safety")) == 2
+    assert [d.version for d in registry.deployments("safety")][-2:] == [1, 2]
+
+
+def test_result_that_cannot_be_kept_ends_its_run_with_the_reason(tmp_path):
+    """Whatever a worker comes to, its watchers see an end and the judge is free again."""
+
+    async def scenario():
+        async with running(
+            tmp_path, entry=toy_workers.answers_what_no_judge_can_be
+        ) as server:
+            await server.train()
+            record = await server.service.create(_SAFETY)
+            events = await asyncio.wait_for(
+                server.watch_all(record.optimization_id, after=0), 20
+            )
+            again = await server.service.create(_SAFETY)
+            return events[-1].record, again, server.registry.list_versions("safety")
+
+    ended, again, versions = asyncio.run(scenario())
+    assert (ended.state, ended.candidate_version) == ("failed", None)
+    assert "instructions" in json.loads(ended.error_json)["message"]
+    assert again.state == "running"
+    assert len(versions) == 1
 
 
 def test_result_that_comes_after_a_cancel_is_kept_but_not_deployed(tmp_path):

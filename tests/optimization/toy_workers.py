@@ -110,6 +110,12 @@ def finishes_when_cancelled(connection: Connection) -> None:
     _succeed(channel, better)
 
 
+def answers_what_no_judge_can_be(connection: Connection) -> None:
+    """Find something better that is no version: it has no instructions."""
+    channel, better = _search(connection)
+    _succeed(channel, json.dumps({**json.loads(better), "instructions": ""}))
+
+
 def _succeed(channel: Channel, better: str) -> None:
     estimate = {"value": 0.9, "lower": 0.8, "upper": 1.0}
     decision = {

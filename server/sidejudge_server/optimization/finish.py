@@ -146,6 +146,8 @@ class Finisher:
     async def _deploy(self, run: LiveRun, version: int, summary: str) -> bool:
         record = run.record
         judge = self._registry.get(record.judge_id)
+        if judge.deployed_version == version:
+            return True  # this end was begun before and not stored to its last row
         if judge.deployed_version != record.baseline_version:
             await run.append(
                 EventKind.WARNING,

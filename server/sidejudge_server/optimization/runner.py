@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sidejudge_server.config import LMSettings, Settings
 from sidejudge_server.errors import StorageUnavailableError
@@ -31,6 +31,8 @@ from sidejudge_server.training.service import TrainingData
 from sidejudge_storage import ExampleRecord
 
 __all__ = ["ResolveLM", "Runner"]
+
+T = TypeVar("T")
 
 _RETRY_S = 5.0
 
@@ -94,7 +96,12 @@ class Runner:
                     self._slots.release()
         except Exception as error:  # noqa: BLE001 - a fault must end the run, not the server
             last = {"kind": EventKind.FAILED.value, "error": _fault(error)}
-        last = self._judged(run, last)
+        if await self._finish(run, self._judged(run, last)):
+            self.clean(run.run_id, keep_log=run.record.state == "failed")
+
+    async def _finish(self, run: LiveRun, last: Mapping[str, Any]) -> bool:
+        """Store the end of a run; return False if the server stopped before that was possible."""
+        kept = True
         while True:
             try:
                 await self._finisher.finish(run, last)
@@ -103,10 +110,15 @@ class Runner:
                 # If the server stops before, its next start ends the run.
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._closing.wait(), _RETRY_S)
-                    return
-                continue
-            break
-        self.clean(run.run_id, keep_log=run.record.state == "failed")
+                    return False
+            except Exception as error:
+                if not kept:
+                    raise
+                # What the worker came to cannot be kept; the run ends without it.
+                kept, run.best = False, None
+                last = {"kind": EventKind.FAILED.value, "error": _fault(error)}
+            else:
+                return True
 
     def _judged(self, run: LiveRun, last: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return what a worker's last word means after what was asked of it."""
@@ -155,7 +167,10 @@ class Runner:
         """Run the worker and return its last word."""
         for warning in data.training_set.warnings:
             await run.append(EventKind.WARNING, {"message": warning})
-        spec = await self._spec(run, version, plan, examples=data.examples)
+        preparing = self._spec(run, version, plan, examples=data.examples)
+        spec = await _unless_cancelled(run, preparing)
+        if spec is None:
+            return {"kind": EventKind.CANCELLED.value}
         await self._executor.submit(run.run_id, spec.to_json())
         events = self._executor.events(run.run_id)
         try:
@@ -230,6 +245,18 @@ class Runner:
                 shutil.rmtree(path, ignore_errors=True)
             elif path.suffix != ".log":
                 path.unlink(missing_ok=True)
+
+
+async def _unless_cancelled(run: LiveRun, work: Coroutine[Any, Any, T]) -> T | None:
+    """Return what comes out of some work, None as soon as somebody wants the run to stop."""
+    task = asyncio.create_task(work)
+    cancelled = asyncio.create_task(run.cancel_asked.wait())
+    try:
+        await asyncio.wait({task, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        task.cancel()
+        cancelled.cancel()
 
 
 def _examples(records: Sequence[ExampleRecord], split: str) -> tuple[RunExample, ...]:
