@@ -54,12 +54,15 @@ def test_death_without_a_last_word_is_a_crash():
     assert events[-1]["exit_code"] == 3
 
 
-def test_nonsense_from_a_worker_is_a_crash():
+@pytest.mark.parametrize(
+    "text", ["\x80 no json", "[]", "{}", '{"kind": "no kind of event"}']
+)
+def test_nonsense_from_a_worker_is_a_crash(text):
     """A worker whose messages cannot be read is killed."""
 
     async def scenario():
         executor = LocalExecutor(entry=toy_workers.talks_nonsense)
-        await executor.submit("a", {})
+        await executor.submit("a", {"text": text})
         return await _all_events(executor, "a")
 
     (event,) = asyncio.run(scenario())

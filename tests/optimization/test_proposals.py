@@ -26,6 +26,8 @@ _CURATED = (
         ("Judge whether {artifact} satisfies the {context} given.", "placeholder"),
         ("Use {{ basic_instruction }} to judge the artifact.", "placeholder"),
         ("<insert your instruction for the judge here>", "placeholder"),
+        ("Judge whether the artifact meets [insert criteria here].", "placeholder"),
+        ("[Your instruction for the judge goes here]", "placeholder"),
         ("[[ ## proposed_instruction ## ]] Judge the artifact well.", "marker"),
         ("<|im_start|>system Judge the artifact against the context.", "marker"),
         ("```Judge the artifact against the context.```", "marker"),
@@ -49,6 +51,7 @@ def test_rubbish_is_refused_with_its_reason(text, reason):
     [
         _GOOD,
         'Judge JSON outputs: {"a": 1} is valid, {} is too. Be strict about types.',
+        "Ignore citations such as [1] and links like [the source](url); judge the facts.",
         "Compare <context> with <artifact>; answer yes only if all facts agree.",
     ],
 )

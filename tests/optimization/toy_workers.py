@@ -29,9 +29,9 @@ def dies(connection: Connection) -> None:
 
 
 def talks_nonsense(connection: Connection) -> None:
-    """Send what is no JSON."""
-    Channel(connection).receive_spec()
-    connection.send_bytes(b"\x80\x04 no json")
+    """Send the text of the spec, which is no event."""
+    spec = Channel(connection).receive_spec()
+    connection.send_bytes(spec["text"].encode())
     threading.Event().wait()
 
 

@@ -229,7 +229,7 @@ class LocalExecutor:
                 event = json.loads(run.connection.recv_bytes())
                 final = EventKind(event["kind"]).is_final
                 put(event)
-        except (EOFError, OSError, ValueError):
+        except (EOFError, OSError, ValueError, KeyError, TypeError):
             # The end of the pipe, or a worker that talks nonsense: both are a death.
             run.process.kill()
         finally:

@@ -78,7 +78,10 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class GateCheck:
-    """One condition; ``observed`` None if it could not be computed, which never counts as passed."""
+    """One condition; ``observed`` None if it could not be computed.
+
+    That counts as not passed, but for the gap: it blocks only when it is beyond doubt.
+    """
 
     name: str
     observed: float | None

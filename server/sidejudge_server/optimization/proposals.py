@@ -19,7 +19,8 @@ MAX_CHARS = 4_000
 _MIN_WORDS = 4
 
 _PLACEHOLDER = re.compile(
-    r"\{\{?\s*[A-Za-z_][\w .-]*\s*\}?\}|<(?:insert|your|placeholder)\b[^>]*>",
+    r"\{\{?\s*[A-Za-z_][\w .-]*\s*\}?\}|<(?:insert|your|placeholder)\b[^>]*>"
+    r"|\[(?:insert|your|placeholder)\b[^\]]*\]",
     re.IGNORECASE,
 )
 _FIELD_MARKER = re.compile(
