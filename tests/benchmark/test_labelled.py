@@ -145,6 +145,14 @@ def test_all_problems_of_a_file_are_named_with_their_lines(tmp_path: Path) -> No
     ]
 
 
+def test_row_whose_id_was_taken_is_known_by_its_place(tmp_path: Path) -> None:
+    """Two rows with one key would be counted as two answers to one of them."""
+    path = tmp_path / "rows.jsonl"
+    row = json.dumps({"id": "x", "inputs": {"artifact": "a"}, "label": "pass"})
+    path.write_text(f"{row}\n{row}\n{row}\n", encoding="utf-8")
+    assert [e.key for e in read_jsonl(path)] == ["x", "line 2", "line 3"]
+
+
 def test_only_the_first_twenty_problems_are_shown() -> None:
     """A message stays readable when every row is wrong."""
     shown = str(LabelledDataError([f"line {n}: bad" for n in range(30)])).splitlines()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sidejudge_server.judges.types import (
@@ -30,6 +30,7 @@ __all__ = [
     "parse_input",
     "parse_row",
     "read_jsonl",
+    "with_own_key",
 ]
 
 Label = Verdict | float
@@ -98,13 +99,16 @@ def read_jsonl(path: Path) -> list[LabelledExample]:
     """
     examples: list[LabelledExample] = []
     problems: list[str] = []
+    keys: set[str] = set()
     with path.open(encoding="utf-8") as lines:
         for place, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
-                examples.append(parse_row(row, place=f"line {place}"))
+                where = f"line {place}"
+                example = parse_row(row, place=where)
+                examples.append(with_own_key(example, place=where, taken=keys))
             except json.JSONDecodeError as error:
                 problems.append(f"line {place}: no JSON: {error}")
             except LabelledDataError as error:
@@ -148,6 +152,16 @@ def parse_row(row: object, *, place: str) -> LabelledExample:
         rationale=_text(row.get("rationale")) or _text(row.get("human_rationale")),
         feedback_source=_text(row.get("feedback_source")),
     )
+
+
+def with_own_key(
+    example: LabelledExample, *, place: str, taken: set[str]
+) -> LabelledExample:
+    """Return an example under its place if its key is taken, and take its key."""
+    if example.key in taken:
+        example = replace(example, key=place)
+    taken.add(example.key)
+    return example
 
 
 def parse_input(row: Mapping[str, object]) -> JudgeInput:

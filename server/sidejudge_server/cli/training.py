@@ -16,6 +16,7 @@ from sidejudge_server.benchmark.labelled import (
     LabelledExample,
     parse_row,
     read_jsonl,
+    with_own_key,
 )
 from sidejudge_server.benchmark.wire import example_message, example_row
 from sidejudge_server.cli.connection import Session, connect
@@ -238,6 +239,7 @@ def _read_parquet(path: Path) -> Iterator[LabelledExample]:
 
     problems: list[str] = []
     examples: list[LabelledExample] = []
+    keys: set[str] = set()
     with duckdb.connect(":memory:") as connection:
         try:
             relation = connection.execute("SELECT * FROM read_parquet(?)", [str(path)])
@@ -247,9 +249,9 @@ def _read_parquet(path: Path) -> Iterator[LabelledExample]:
             raise LabelledDataError([f"no readable Parquet file: {error}"]) from error
     for place, row in enumerate(rows, start=1):
         try:
-            examples.append(
-                parse_row(dict(zip(columns, row, strict=True)), place=f"row {place}")
-            )
+            where = f"row {place}"
+            example = parse_row(dict(zip(columns, row, strict=True)), place=where)
+            examples.append(with_own_key(example, place=where, taken=keys))
         except LabelledDataError as error:
             problems += error.problems
     if problems:
