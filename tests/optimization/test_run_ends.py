@@ -157,6 +157,41 @@ def test_end_that_could_not_be_stored_is_tried_again_as_it_was(
     assert [d.version for d in registry.deployments("safety")][-2:] == [1, 2]
 
 
+def test_queued_run_whose_start_cannot_be_stored_gives_its_worker_back(
+    tmp_path, monkeypatch
+):
+    """It fails with the cause, and the next run does not wait for ever."""
+
+    async def scenario():
+        async with running(tmp_path, max_workers=1) as server:
+            for judge in ("safety", "relevance"):
+                await server.train(judge)
+            first = await server.service.create(_SAFETY)
+            queued = await server.service.create(CreateOptimization("relevance"))
+            write = server.storage.write
+
+            async def full_disk(*commands):
+                for command in commands:
+                    of_queued = (
+                        getattr(command, "optimization_id", "")
+                        == queued.optimization_id
+                    )
+                    if of_queued and command.kind == EventKind.PHASE_CHANGED.value:
+                        raise WriteFailedError("no space left on device")
+                await write(*commands)
+
+            monkeypatch.setattr(server.storage, "write", full_disk)
+            await server.service.cancel(first.optimization_id)
+            failed = (await server.watch_all(queued.optimization_id))[-1].record
+            next_one = await server.service.create(CreateOptimization("relevance"))
+            return failed, next_one
+
+    failed, next_one = asyncio.run(scenario())
+    assert failed.state == "failed"
+    assert json.loads(failed.error_json)["reason"] == "STORAGE_UNAVAILABLE"
+    assert next_one.state == "running"
+
+
 def test_result_that_cannot_be_kept_ends_its_run_with_the_reason(tmp_path):
     """Whatever a worker comes to, its watchers see an end and the judge is free again."""
 

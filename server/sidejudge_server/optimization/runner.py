@@ -146,14 +146,17 @@ class Runner:
             slot.cancel()
             return False
         if run.record.state == "queued":
-            now = datetime.now(UTC)
-            await run.append(
-                EventKind.PHASE_CHANGED,
-                first_payload(Phase.PREPARING, run.progress),
-                state="running",
-                phase=Phase.PREPARING.value,
-                started_at=now,
-            )
+            try:
+                await run.append(
+                    EventKind.PHASE_CHANGED,
+                    first_payload(Phase.PREPARING, run.progress),
+                    state="running",
+                    phase=Phase.PREPARING.value,
+                    started_at=datetime.now(UTC),
+                )
+            except BaseException:
+                self._slots.release()
+                raise
         return True
 
     async def _run(
