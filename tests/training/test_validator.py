@@ -185,6 +185,7 @@ def test_another_label_for_the_same_input_takes_both_down(batches):
     for one, other in (pair, pair[::-1]):
         detail = store.examples[one.record.example_id].rejection_detail
         assert f"trainingExamples/{other.record.example_id}" in detail
+        assert "corrects the evaluation" not in detail  # there is none
 
 
 def test_a_conflict_stays_until_somebody_decides():

@@ -308,10 +308,13 @@ def _repeats(vote: _Vote) -> str:
 
 
 def _contradicts(vote: _Vote, clash: _Vote) -> str:
-    return (
+    text = (
         f"labelled {_shown(vote)} here and {_shown(clash)} in {clash.name}; "
-        "both are left out until one of the authors corrects the evaluation again"
+        "both are left out"
     )
+    if vote.record.evaluation_id is None and clash.record.evaluation_id is None:
+        return f"{text}: which of two imported labels is right cannot be told"
+    return f"{text} until one of the authors corrects the evaluation again"
 
 
 def _shown(vote: _Vote) -> str:
