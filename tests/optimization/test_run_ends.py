@@ -28,7 +28,8 @@ from sidejudge_server.optimization.plan import (
 )
 from sidejudge_server.optimization.queue import CreateOptimization
 from sidejudge_server.optimization.spec import EventKind
-from sidejudge_storage import WriteFailedError
+from sidejudge_storage import OptimizationEventRecord, WriteFailedError
+from sidejudge_storage.ids import new_id
 from tests.optimization import toy_workers
 from tests.optimization.service_setup import running
 from tests.stand_in import running_stand_in
@@ -205,13 +206,40 @@ def test_result_that_cannot_be_kept_ends_its_run_with_the_reason(tmp_path):
                 server.watch_all(record.optimization_id, after=0), 20
             )
             again = await server.service.create(_SAFETY)
-            return events[-1].record, again, server.registry.list_versions("safety")
+            return events[-1].record, again, server.registry.get_version("safety", 2)
 
-    ended, again, versions = asyncio.run(scenario())
-    assert (ended.state, ended.candidate_version) == ("failed", None)
+    ended, again, kept = asyncio.run(scenario())
+    assert (ended.state, ended.candidate_version) == ("failed", 2)
     assert "instructions" in json.loads(ended.error_json)["message"]
     assert again.state == "running"
-    assert len(versions) == 1
+    assert kept.program.instructions == "Better instructions of a toy worker."
+
+
+def test_best_version_that_cannot_be_kept_does_not_stop_the_next_start(tmp_path):
+    """The run of a dead server ends without it, and says so."""
+
+    async def scenario():
+        async with running(tmp_path) as server:
+            await server.train()
+            first = await server.service.create(_SAFETY)
+            await server.service.cancel(first.optimization_id)
+            await server.watch_all(first.optimization_id)
+            run_id = new_id()
+            best = {"trial": 1, "score": 0.75, "program": "{}"}
+            await server.storage.write(
+                replace(first, optimization_id=run_id),
+                OptimizationEventRecord(
+                    run_id, 1, first.created_at, "best_improved", json.dumps(best)
+                ),
+            )
+            await server.service.start()
+            return await server.watch_all(run_id, after=0)
+
+    events = asyncio.run(scenario())
+    assert _kinds(events) == ["best_improved", "warning", "finished"]
+    ended = events[-1].record
+    assert (ended.state, ended.candidate_version) == ("failed", None)
+    assert json.loads(ended.error_json)["reason"] == "SERVER_RESTARTED"
 
 
 def test_result_that_comes_after_a_cancel_is_kept_but_not_deployed(tmp_path):

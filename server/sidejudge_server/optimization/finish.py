@@ -8,8 +8,16 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sidejudge_server.errors import NotFoundError, SidejudgeError
-from sidejudge_server.judges.codec import canonical_json, program_from_json
+from sidejudge_server.errors import (
+    InvalidRequestError,
+    NotFoundError,
+    SidejudgeError,
+)
+from sidejudge_server.judges.codec import (
+    CodecError,
+    canonical_json,
+    program_from_json,
+)
 from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.optimization.run_log import LiveRun
 from sidejudge_server.optimization.spec import EventKind
@@ -79,8 +87,7 @@ class Finisher:
         if kind is EventKind.RESULT:
             await self._succeed(run, last)
             return
-        record = run.record
-        version = await self._keep_best(record, run.best)
+        version = await self._keep_best(run)
         error: RunError | None = None
         if kind is EventKind.CRASHED:
             error = worker_crashed(run.run_id, last.get("exit_code"))
@@ -107,10 +114,11 @@ class Finisher:
             for event in page:
                 if event.kind == EventKind.BEST_IMPROVED.value:
                     best = json.loads(event.payload_json)
-        version = await self._keep_best(record, best)
+        run = LiveRun(record, self._storage, sequence=last_sequence)
+        run.best = best
+        version = await self._keep_best(run)
         cancelled = record.state == "cancelling"
         error = None if cancelled else asdict(server_restarted(run_id))
-        run = LiveRun(record, self._storage, sequence=last_sequence)
         await run.append(
             EventKind.FINISHED,
             {},
@@ -174,15 +182,22 @@ class Finisher:
             return False
         return True
 
-    async def _keep_best(
-        self, record: OptimizationRecord, best: Mapping[str, Any] | None
-    ) -> int | None:
-        """Store the best so far of a run that did not finish; None if there was none."""
+    async def _keep_best(self, run: LiveRun) -> int | None:
+        """Store the best so far of a run that did not finish; None if there was none.
+
+        One that is no version is left out with a warning: the run must end all the same.
+        """
+        record, best = run.record, run.best
         if best is None:
             return self._existing(record)
-        return await self._store(
-            record, best.get("program"), metrics={"validation.score": best["score"]}
-        )
+        try:
+            return await self._store(
+                record, best.get("program"), metrics={"validation.score": best["score"]}
+            )
+        except (InvalidRequestError, CodecError) as error:
+            text = f"the best version so far cannot be kept: {error}"
+            await run.append(EventKind.WARNING, {"message": text})
+            return None
 
     async def _store(
         self,

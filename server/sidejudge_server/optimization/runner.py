@@ -114,8 +114,8 @@ class Runner:
             except Exception as error:
                 if not kept:
                     raise
-                # What the worker came to cannot be kept; the run ends without it.
-                kept, run.best = False, None
+                # What the worker came to cannot be kept; the run ends with the best before.
+                kept = False
                 last = {"kind": EventKind.FAILED.value, "error": _fault(error)}
             else:
                 return True
