@@ -12,6 +12,7 @@ import asyncio
 import json
 import statistics
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -60,6 +61,7 @@ def artifact_request(number: int) -> evaluation_service_pb2.EvaluateRequest:
             context=f"Question {number}: what happened to my order? " + _WORDS * 3,
         ),
         subject=f"agent-{number % 7}",
+        request_id=str(uuid.uuid4()),  # as every client sends it
     )
 
 
@@ -138,7 +140,8 @@ async def feedback(
     async def operation(number: int) -> None:
         await stub.RecordFeedback(
             feedback_service_pb2.RecordFeedbackRequest(
-                feedback=_correction(evaluations[number % len(evaluations)], number)
+                feedback=_correction(evaluations[number % len(evaluations)], number),
+                request_id=str(uuid.uuid4()),
             )
         )
 
