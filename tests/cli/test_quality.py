@@ -12,7 +12,7 @@ from tests.stand_in import StandIn
 def test_report_and_figures_agree_and_a_second_run_asks_nothing_again(
     call: Command, stand_in: StandIn, tmp_path: Path
 ) -> None:
-    """Answers of the same version to the same inputs are taken from the file of answers."""
+    """Answers of the same version and model to the same inputs are taken from the file."""
     rows = verdict_rows(12, prefix="quality")
     rows[0]["label"], rows[1]["label"] = "pass", "partial"
     data = write_rows(tmp_path / "data.jsonl", rows)
@@ -32,12 +32,20 @@ def test_report_and_figures_agree_and_a_second_run_asks_nothing_again(
 
     calls = stand_in.call_count
     torn = answers.splitlines(keepends=True)
-    (tmp_path / "result.rows.jsonl").write_text(
-        "".join(torn[:-2]) + torn[-2][:20] + "\n"
-    )
+    (tmp_path / "result.rows.jsonl").write_text("".join(torn[:-2]) + torn[-2][:20])
     again = call(*argv, "--out", str(out), "--concurrency", "2", "--json")
     assert again.json["agreement"] == document["agreement"]
     assert stand_in.call_count == calls + 2
+    assert call(*argv, "--out", str(out)).code == 0
+    assert stand_in.call_count == calls + 2
+
+    answers = (tmp_path / "result.rows.jsonl").read_text()
+    (tmp_path / "result.rows.jsonl").write_text(
+        answers.replace("openai/stand-in", "openai/another")
+    )
+    fresh = call(*argv, "--out", str(out), "--json")
+    assert fresh.json["model"] == "openai/stand-in"
+    assert stand_in.call_count == calls + 14
 
 
 def test_labels_that_do_not_fit_the_judge_are_refused(

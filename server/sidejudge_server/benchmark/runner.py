@@ -13,7 +13,11 @@ from typing import IO
 import grpc
 
 import sidejudge
-from sidejudge.v1 import evaluation_pb2, evaluation_service_pb2
+from sidejudge.v1 import (
+    evaluation_pb2,
+    evaluation_service_pb2,
+    server_service_pb2,
+)
 from sidejudge_server.benchmark.agreement import Answer
 from sidejudge_server.benchmark.labelled import Label, LabelledExample
 from sidejudge_server.benchmark.wire import answer_of, evaluate_request
@@ -87,14 +91,19 @@ def run_examples(
         examples: What to judge.
         options: How.
         rows_path: JSONL file of answers, without any judged text. Answers found there of the same
-            version to the same input are taken instead of asking again; new ones are appended.
+            version and model to the same input are taken instead of asking again; new ones are
+            appended.
         on_answer: Called after each example, found or judged or failed.
 
     Raises:
         ValueError: A label does not fit the judge's kind of answer.
         OSError: The file of answers cannot be used.
     """
-    found = _read_rows(rows_path, options.judge_version) if rows_path else {}
+    found: dict[str, dict[str, object]] = {}
+    if rows_path and rows_path.exists():
+        request = server_service_pb2.GetServerInfoRequest()
+        info = client.server.GetServerInfo(request, timeout=options.timeout_s)
+        found = _read_rows(rows_path, options.judge_version, model=info.task_model)
     rows: dict[str, dict[str, object]] = {}
     failures: list[ItemFailure] = []
     waiting = []
@@ -106,7 +115,7 @@ def run_examples(
         else:
             waiting.append(example)
     reused = len(rows)
-    out = rows_path.open("a", encoding="utf-8") if rows_path else None
+    out = _open_rows(rows_path) if rows_path else None
     try:
         for example, outcome in _judge(client, waiting, options):
             if isinstance(outcome, ItemFailure):
@@ -205,17 +214,26 @@ def _append(out: IO[str] | None, row: dict[str, object]) -> None:
         out.flush()
 
 
-def _read_rows(path: Path, judge_version: str) -> dict[str, dict[str, object]]:
-    """Return earlier answers of the version by fingerprint; a torn last line is dropped."""
-    if not path.exists():
-        return {}
+def _open_rows(path: Path) -> IO[str]:
+    """Open the file of answers to append to it, on a line of its own after a torn one."""
+    out = path.open("a+", encoding="utf-8")
+    out.seek(0)
+    if not (out.read() or "\n").endswith("\n"):
+        out.write("\n")
+    return out
+
+
+def _read_rows(
+    path: Path, judge_version: str, *, model: str
+) -> dict[str, dict[str, object]]:
+    """Return earlier answers of version and model by fingerprint, but for a torn last line."""
     found: dict[str, dict[str, object]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
-        if row.get("judge_version") == judge_version:
+        if (row.get("judge_version"), row.get("model")) == (judge_version, model):
             found[row["fingerprint"]] = row
     return found
 
