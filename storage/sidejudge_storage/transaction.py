@@ -31,7 +31,7 @@ from sidejudge_storage.tables import EXAMPLES, JUDGES, OPTIMIZATIONS, Table, tab
 if TYPE_CHECKING:
     import duckdb
 
-__all__ = ["Unit", "commit_units", "prepare"]
+__all__ = ["Unit", "commit_units", "forget_statements", "prepare"]
 
 _STATEMENT_CHARS = 8_000_000
 """Longest parameter of one INSERT; more rows take further statements of the transaction."""
@@ -249,6 +249,11 @@ def _run(
 ) -> list[tuple[Any, ...]]:
     rows: list[tuple[Any, ...]] = connection.execute(_parsed(sql), params).fetchall()
     return rows
+
+
+def forget_statements() -> None:
+    """Drop the parsed statements; DuckDB complains about those that are left when Python ends."""
+    _parsed.cache_clear()
 
 
 @functools.lru_cache(maxsize=64)

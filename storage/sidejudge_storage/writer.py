@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from sidejudge_storage.commands import Command
 from sidejudge_storage.database import Database
 from sidejudge_storage.errors import StorageError, WriteFailedError
-from sidejudge_storage.transaction import Unit, commit_units, prepare
+from sidejudge_storage.transaction import Unit, commit_units, forget_statements, prepare
 
 __all__ = ["Writer"]
 
@@ -96,6 +96,7 @@ class Writer:
                 self._closed = True
                 self._jobs.put(None)
         self._thread.join()
+        forget_statements()
 
     def _run(self) -> None:
         ended = False
