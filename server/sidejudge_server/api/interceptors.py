@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from time import perf_counter
 from typing import Any, NoReturn
 
 import grpc
@@ -83,11 +84,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc 
         default_s: float | None,
     ) -> Callable[[Any, Any], Awaitable[Any]]:
         async def handle(request: Any, context: Any) -> Any:  # noqa: ANN401 - any message
-            loop = asyncio.get_running_loop()
-            started = loop.time()
+            started = perf_counter()
             remaining = context.time_remaining()
             limit = default_s if remaining is None else remaining
-            end = None if limit is None else started + limit
+            now = asyncio.get_running_loop().time()
+            end = None if limit is None else now + limit
             _begin(method, context, end)
             try:
                 async with asyncio.timeout_at(end):
@@ -95,8 +96,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc 
             except grpc.aio.AbortError:
                 raise
             except Exception as error:  # noqa: BLE001 - every error becomes a status
-                await _abort(context, error, loop.time() - started)
-            _log.debug("call", code="OK", duration_ms=(loop.time() - started) * 1000)
+                await _abort(context, error, perf_counter() - started)
+            _log.debug("call", code="OK", duration_ms=(perf_counter() - started) * 1000)
             return answer
 
         return handle
@@ -105,10 +106,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc 
         self, method: str, behaviour: Callable[[Any, Any], AsyncGenerator[Any, None]]
     ) -> Callable[[Any, Any], AsyncGenerator[Any, None]]:
         async def handle(request: Any, context: Any) -> AsyncGenerator[Any, None]:  # noqa: ANN401 - any message
-            loop = asyncio.get_running_loop()
-            started = loop.time()
+            # Not the loop's clock, which counts whole milliseconds.
+            started = perf_counter()
             remaining = context.time_remaining()
-            _begin(method, context, None if remaining is None else started + remaining)
+            now = asyncio.get_running_loop().time()
+            _begin(method, context, None if remaining is None else now + remaining)
             count = 0
             try:
                 async with aclosing(behaviour(request, context)) as answers:
@@ -118,12 +120,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc 
             except grpc.aio.AbortError:
                 raise
             except Exception as error:  # noqa: BLE001 - every error becomes a status
-                await _abort(context, error, loop.time() - started)
+                await _abort(context, error, perf_counter() - started)
             _log.debug(
                 "call",
                 code="OK",
                 messages=count,
-                duration_ms=(loop.time() - started) * 1000,
+                duration_ms=(perf_counter() - started) * 1000,
             )
 
         return handle

@@ -8,6 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -125,8 +126,9 @@ class HttpChatClient:
             DeadlineError: The time is up and no attempt has failed.
         """
         self._check_key()
-        started = asyncio.get_running_loop().time()
-        deadline = None if timeout_s is None else started + timeout_s
+        started = perf_counter()  # the loop's clock may count whole milliseconds
+        now = asyncio.get_running_loop().time()
+        deadline = None if timeout_s is None else now + timeout_s
         failure: AttemptFailedError | None = None
         for attempt in range(self._settings.max_retries + 1):
             try:
@@ -142,7 +144,7 @@ class HttpChatClient:
                     raise
                 break  # what failed before says more
             else:
-                elapsed = asyncio.get_running_loop().time() - started
+                elapsed = perf_counter() - started
                 return self._response(answer, elapsed)
         assert failure is not None  # noqa: S101 - there is at least one attempt
         raise failure.error
