@@ -119,7 +119,24 @@ _INITIAL = (
     """,
 )
 
-MIGRATIONS: tuple[Migration, ...] = (Migration("0001_initial", _INITIAL),)
+_RUNS_WITH_BUDGETS = tuple(
+    f"ALTER TABLE optimizations ADD COLUMN {column}"
+    for column in (
+        "budget_json VARCHAR DEFAULT '{}'",
+        "estimate_json VARCHAR",
+        "outcome VARCHAR DEFAULT ''",
+        "stop_reason VARCHAR DEFAULT ''",
+        "summary VARCHAR DEFAULT ''",
+        "trigger_source VARCHAR DEFAULT 'caller'",
+        "trigger_reason VARCHAR DEFAULT ''",
+        "resume_count BIGINT DEFAULT 0",
+    )
+)
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration("0001_initial", _INITIAL),
+    Migration("0002_runs_with_budgets", _RUNS_WITH_BUDGETS),
+)
 """Every migration in the order in which they apply."""
 
 

@@ -149,7 +149,11 @@ class ExampleRecord:
 
 @dataclass(frozen=True, slots=True)
 class OptimizationRecord:
-    """A run. ``config_json``, ``decision_json``, ``error_json`` and ``progress_json`` are opaque here."""
+    """A run; its JSON columns are opaque here.
+
+    ``outcome``, ``stop_reason`` and ``summary`` are "" until it has ended, ``trigger_source`` is
+    caller or policy, and ``resume_count`` says how often it went on after an interruption.
+    """
 
     optimization_id: str
     judge_id: str
@@ -168,6 +172,14 @@ class OptimizationRecord:
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    budget_json: str = "{}"
+    estimate_json: str | None = None
+    outcome: str = ""
+    stop_reason: str = ""
+    summary: str = ""
+    trigger_source: str = "caller"
+    trigger_reason: str = ""
+    resume_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)

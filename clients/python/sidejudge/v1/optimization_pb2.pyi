@@ -13,6 +13,7 @@ from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.rpc import status_pb2 as _status_pb2
+from sidejudge.v1 import judge_pb2 as _judge_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -91,6 +92,8 @@ class Optimization(_message.Message):
         """Fitting the decision rule or score map of the best candidates."""
         PHASE_GATING: Optimization._Phase.ValueType  # 7
         """Comparing the candidate with the deployed version on held-out data."""
+        PHASE_DISTILLING: Optimization._Phase.ValueType  # 8
+        """Writing guidelines from corrections."""
 
     class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper):
         """What a running optimization is doing."""
@@ -111,6 +114,98 @@ class Optimization(_message.Message):
     """Fitting the decision rule or score map of the best candidates."""
     PHASE_GATING: Optimization.Phase.ValueType  # 7
     """Comparing the candidate with the deployed version on held-out data."""
+    PHASE_DISTILLING: Optimization.Phase.ValueType  # 8
+    """Writing guidelines from corrections."""
+
+    class _Outcome:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Optimization._Outcome.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        OUTCOME_UNSPECIFIED: Optimization._Outcome.ValueType  # 0
+        """Not ended."""
+        OUTCOME_IMPROVED: Optimization._Outcome.ValueType  # 1
+        """The candidate is better on held-out data."""
+        OUTCOME_NO_IMPROVEMENT: Optimization._Outcome.ValueType  # 2
+        """It is not better by enough, or nothing that differs was found."""
+        OUTCOME_NOT_ENOUGH_EVIDENCE: Optimization._Outcome.ValueType  # 3
+        """It could be better; the held-out data cannot tell."""
+        OUTCOME_OVERFIT: Optimization._Outcome.ValueType  # 4
+        """Better on training than on validation data, beyond doubt."""
+        OUTCOME_BUDGET: Optimization._Outcome.ValueType  # 5
+        """The budget was used up before the gate could say anything; `stop_reason` says which one. ResumeOptimization goes on."""
+        OUTCOME_CANCELLED: Optimization._Outcome.ValueType  # 6
+        """Stopped on request. ResumeOptimization goes on."""
+        OUTCOME_FAILED: Optimization._Outcome.ValueType  # 7
+        """Ended by an error; `error` says which. ResumeOptimization goes on."""
+
+    class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
+        """What came out of a run that has ended. `summary` says it in a sentence with figures."""
+
+    OUTCOME_UNSPECIFIED: Optimization.Outcome.ValueType  # 0
+    """Not ended."""
+    OUTCOME_IMPROVED: Optimization.Outcome.ValueType  # 1
+    """The candidate is better on held-out data."""
+    OUTCOME_NO_IMPROVEMENT: Optimization.Outcome.ValueType  # 2
+    """It is not better by enough, or nothing that differs was found."""
+    OUTCOME_NOT_ENOUGH_EVIDENCE: Optimization.Outcome.ValueType  # 3
+    """It could be better; the held-out data cannot tell."""
+    OUTCOME_OVERFIT: Optimization.Outcome.ValueType  # 4
+    """Better on training than on validation data, beyond doubt."""
+    OUTCOME_BUDGET: Optimization.Outcome.ValueType  # 5
+    """The budget was used up before the gate could say anything; `stop_reason` says which one. ResumeOptimization goes on."""
+    OUTCOME_CANCELLED: Optimization.Outcome.ValueType  # 6
+    """Stopped on request. ResumeOptimization goes on."""
+    OUTCOME_FAILED: Optimization.Outcome.ValueType  # 7
+    """Ended by an error; `error` says which. ResumeOptimization goes on."""
+
+    class _StopReason:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StopReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Optimization._StopReason.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STOP_REASON_UNSPECIFIED: Optimization._StopReason.ValueType  # 0
+        """Not stopped, or searched to its planned end."""
+        STOP_REASON_COMPLETED: Optimization._StopReason.ValueType  # 1
+        """All planned trials were made."""
+        STOP_REASON_MAX_TRIALS: Optimization._StopReason.ValueType  # 2
+        """`budget.max_trials` was reached."""
+        STOP_REASON_MAX_LM_CALLS: Optimization._StopReason.ValueType  # 3
+        """`budget.max_lm_calls`, less what the gate needs, was reached."""
+        STOP_REASON_MAX_TOKENS: Optimization._StopReason.ValueType  # 4
+        """`budget.max_tokens`, less what the gate needs, was reached."""
+        STOP_REASON_MAX_COST: Optimization._StopReason.ValueType  # 5
+        """`budget.max_cost_usd`, less what the gate needs, was reached."""
+        STOP_REASON_MAX_DURATION: Optimization._StopReason.ValueType  # 6
+        """`budget.max_duration`, less what the gate needs, was reached."""
+        STOP_REASON_CANCELLED: Optimization._StopReason.ValueType  # 7
+        """CancelOptimization."""
+        STOP_REASON_FAILED: Optimization._StopReason.ValueType  # 8
+        """An error."""
+
+    class StopReason(_StopReason, metaclass=_StopReasonEnumTypeWrapper):
+        """Why a run stopped searching. Values may be added."""
+
+    STOP_REASON_UNSPECIFIED: Optimization.StopReason.ValueType  # 0
+    """Not stopped, or searched to its planned end."""
+    STOP_REASON_COMPLETED: Optimization.StopReason.ValueType  # 1
+    """All planned trials were made."""
+    STOP_REASON_MAX_TRIALS: Optimization.StopReason.ValueType  # 2
+    """`budget.max_trials` was reached."""
+    STOP_REASON_MAX_LM_CALLS: Optimization.StopReason.ValueType  # 3
+    """`budget.max_lm_calls`, less what the gate needs, was reached."""
+    STOP_REASON_MAX_TOKENS: Optimization.StopReason.ValueType  # 4
+    """`budget.max_tokens`, less what the gate needs, was reached."""
+    STOP_REASON_MAX_COST: Optimization.StopReason.ValueType  # 5
+    """`budget.max_cost_usd`, less what the gate needs, was reached."""
+    STOP_REASON_MAX_DURATION: Optimization.StopReason.ValueType  # 6
+    """`budget.max_duration`, less what the gate needs, was reached."""
+    STOP_REASON_CANCELLED: Optimization.StopReason.ValueType  # 7
+    """CancelOptimization."""
+    STOP_REASON_FAILED: Optimization.StopReason.ValueType  # 8
+    """An error."""
 
     NAME_FIELD_NUMBER: _builtins.int
     JUDGE_FIELD_NUMBER: _builtins.int
@@ -129,6 +224,13 @@ class Optimization(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     TASK_MODEL_FIELD_NUMBER: _builtins.int
     PROMPT_MODEL_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    STOP_REASON_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    ESTIMATE_FIELD_NUMBER: _builtins.int
+    TRIGGER_FIELD_NUMBER: _builtins.int
+    RESUME_COUNT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name, `optimizations/{optimization}`."""
     judge: _builtins.str
@@ -147,6 +249,14 @@ class Optimization(_message.Message):
     """Output only. The model that judges."""
     prompt_model: _builtins.str
     """Output only. The model that writes instructions; empty when the curated ones were used."""
+    outcome: Global___Optimization.Outcome.ValueType
+    """Output only. What came out, once it has ended."""
+    stop_reason: Global___Optimization.StopReason.ValueType
+    """Output only. Why it stopped searching."""
+    summary: _builtins.str
+    """Output only. The outcome in one sentence, with figures and what to do."""
+    resume_count: _builtins.int
+    """Output only. How often it went on after a restart, a crash or ResumeOptimization."""
     @_builtins.property
     def config(self) -> Global___OptimizationConfig:
         """Immutable. How to search."""
@@ -179,6 +289,18 @@ class Optimization(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """Output only."""
 
+    @_builtins.property
+    def budget(self) -> Global___OptimizationBudget:
+        """Immutable but for ResumeOptimization. What the run may spend, all of its lives together."""
+
+    @_builtins.property
+    def estimate(self) -> Global___OptimizationEstimate:
+        """Output only. What the run was expected to take, computed before it started; `progress` says what it took."""
+
+    @_builtins.property
+    def trigger(self) -> Global___OptimizationTrigger:
+        """Output only. Who started it and why."""
+
     def __init__(
         self,
         *,
@@ -199,27 +321,231 @@ class Optimization(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         task_model: _builtins.str = ...,
         prompt_model: _builtins.str = ...,
+        budget: Global___OptimizationBudget | None = ...,
+        outcome: Global___Optimization.Outcome.ValueType = ...,
+        stop_reason: Global___Optimization.StopReason.ValueType = ...,
+        summary: _builtins.str = ...,
+        estimate: Global___OptimizationEstimate | None = ...,
+        trigger: Global___OptimizationTrigger | None = ...,
+        resume_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_decision", b"_decision", "_error", b"_error", "config", b"config", "create_time", b"create_time", "dataset", b"dataset", "decision", b"decision", "end_time", b"end_time", "error", b"error", "progress", b"progress", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_decision", b"_decision", "_error", b"_error", "_estimate", b"_estimate", "budget", b"budget", "config", b"config", "create_time", b"create_time", "dataset", b"dataset", "decision", b"decision", "end_time", b"end_time", "error", b"error", "estimate", b"estimate", "progress", b"progress", "start_time", b"start_time", "trigger", b"trigger"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decision", b"_decision", "_error", b"_error", "baseline_version", b"baseline_version", "candidate_version", b"candidate_version", "config", b"config", "create_time", b"create_time", "dataset", b"dataset", "decision", b"decision", "deploy_if_better", b"deploy_if_better", "end_time", b"end_time", "error", b"error", "judge", b"judge", "name", b"name", "phase", b"phase", "progress", b"progress", "prompt_model", b"prompt_model", "start_time", b"start_time", "state", b"state", "task_model", b"task_model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decision", b"_decision", "_error", b"_error", "_estimate", b"_estimate", "baseline_version", b"baseline_version", "budget", b"budget", "candidate_version", b"candidate_version", "config", b"config", "create_time", b"create_time", "dataset", b"dataset", "decision", b"decision", "deploy_if_better", b"deploy_if_better", "end_time", b"end_time", "error", b"error", "estimate", b"estimate", "judge", b"judge", "name", b"name", "outcome", b"outcome", "phase", b"phase", "progress", b"progress", "prompt_model", b"prompt_model", "resume_count", b"resume_count", "start_time", b"start_time", "state", b"state", "stop_reason", b"stop_reason", "summary", b"summary", "task_model", b"task_model", "trigger", b"trigger"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__decision: _TypeAlias = _typing.Literal["decision"]  # noqa: Y015
     _WhichOneofArgType__decision: _TypeAlias = _typing.Literal["_decision", b"_decision"]  # noqa: Y015
     _WhichOneofReturnType__error: _TypeAlias = _typing.Literal["error"]  # noqa: Y015
     _WhichOneofArgType__error: _TypeAlias = _typing.Literal["_error", b"_error"]  # noqa: Y015
+    _WhichOneofReturnType__estimate: _TypeAlias = _typing.Literal["estimate"]  # noqa: Y015
+    _WhichOneofArgType__estimate: _TypeAlias = _typing.Literal["_estimate", b"_estimate"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__decision) -> _WhichOneofReturnType__decision | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__error) -> _WhichOneofReturnType__error | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__estimate) -> _WhichOneofReturnType__estimate | None: ...
 
 Global___Optimization: _TypeAlias = Optimization  # noqa: Y015
+
+@_typing.final
+class OptimizationBudget(_message.Message):
+    """What a run may spend. Unset means no bound, but for the duration. Nothing is spent beyond a bound: a call that could exceed it is not made."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_LM_CALLS_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    MAX_COST_USD_FIELD_NUMBER: _builtins.int
+    MAX_DURATION_FIELD_NUMBER: _builtins.int
+    MAX_TRIALS_FIELD_NUMBER: _builtins.int
+    max_lm_calls: _builtins.int
+    """LM calls, retries included, at least 1."""
+    max_tokens: _builtins.int
+    """Prompt and generated tokens together, at least 1."""
+    max_cost_usd: _builtins.float
+    """Money in US dollars, above 0; refused if the price of a model is not known."""
+    max_trials: _builtins.int
+    """Trials, 1 to 500."""
+    @_builtins.property
+    def max_duration(self) -> _duration_pb2.Duration:
+        """Time that the run is at work, 1 s to 7 days; default 30 minutes."""
+
+    def __init__(
+        self,
+        *,
+        max_lm_calls: _builtins.int | None = ...,
+        max_tokens: _builtins.int | None = ...,
+        max_cost_usd: _builtins.float | None = ...,
+        max_duration: _duration_pb2.Duration | None = ...,
+        max_trials: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_cost_usd", b"_max_cost_usd", "_max_lm_calls", b"_max_lm_calls", "_max_tokens", b"_max_tokens", "_max_trials", b"_max_trials", "max_cost_usd", b"max_cost_usd", "max_duration", b"max_duration", "max_lm_calls", b"max_lm_calls", "max_tokens", b"max_tokens", "max_trials", b"max_trials"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_cost_usd", b"_max_cost_usd", "_max_lm_calls", b"_max_lm_calls", "_max_tokens", b"_max_tokens", "_max_trials", b"_max_trials", "max_cost_usd", b"max_cost_usd", "max_duration", b"max_duration", "max_lm_calls", b"max_lm_calls", "max_tokens", b"max_tokens", "max_trials", b"max_trials"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_cost_usd: _TypeAlias = _typing.Literal["max_cost_usd"]  # noqa: Y015
+    _WhichOneofArgType__max_cost_usd: _TypeAlias = _typing.Literal["_max_cost_usd", b"_max_cost_usd"]  # noqa: Y015
+    _WhichOneofReturnType__max_lm_calls: _TypeAlias = _typing.Literal["max_lm_calls"]  # noqa: Y015
+    _WhichOneofArgType__max_lm_calls: _TypeAlias = _typing.Literal["_max_lm_calls", b"_max_lm_calls"]  # noqa: Y015
+    _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
+    _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__max_trials: _TypeAlias = _typing.Literal["max_trials"]  # noqa: Y015
+    _WhichOneofArgType__max_trials: _TypeAlias = _typing.Literal["_max_trials", b"_max_trials"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_cost_usd) -> _WhichOneofReturnType__max_cost_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_lm_calls) -> _WhichOneofReturnType__max_lm_calls | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_trials) -> _WhichOneofReturnType__max_trials | None: ...
+
+Global___OptimizationBudget: _TypeAlias = OptimizationBudget  # noqa: Y015
+
+@_typing.final
+class OptimizationEstimate(_message.Message):
+    """What a run is expected to take."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LM_CALLS_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    COST_USD_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    TRIALS_FIELD_NUMBER: _builtins.int
+    BASIS_FIELD_NUMBER: _builtins.int
+    lm_calls: _builtins.int
+    """LM calls."""
+    input_tokens: _builtins.int
+    """Prompt tokens."""
+    output_tokens: _builtins.int
+    """Generated tokens."""
+    cost_usd: _builtins.float
+    """Money in US dollars; unset if the price of a model is not known."""
+    trials: _builtins.int
+    """Trials."""
+    basis: _builtins.str
+    """What the numbers rest on, such as how many recent evaluations of this judge."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """Time at work."""
+
+    def __init__(
+        self,
+        *,
+        lm_calls: _builtins.int = ...,
+        input_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
+        cost_usd: _builtins.float | None = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        trials: _builtins.int = ...,
+        basis: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "cost_usd", b"cost_usd", "duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "basis", b"basis", "cost_usd", b"cost_usd", "duration", b"duration", "input_tokens", b"input_tokens", "lm_calls", b"lm_calls", "output_tokens", b"output_tokens", "trials", b"trials"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cost_usd: _TypeAlias = _typing.Literal["cost_usd"]  # noqa: Y015
+    _WhichOneofArgType__cost_usd: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_usd) -> _WhichOneofReturnType__cost_usd | None: ...
+
+Global___OptimizationEstimate: _TypeAlias = OptimizationEstimate  # noqa: Y015
+
+@_typing.final
+class OptimizationTrigger(_message.Message):
+    """Who started a run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Source:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _SourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[OptimizationTrigger._Source.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SOURCE_UNSPECIFIED: OptimizationTrigger._Source.ValueType  # 0
+        """Never sent."""
+        SOURCE_CALLER: OptimizationTrigger._Source.ValueType  # 1
+        """A caller."""
+        SOURCE_POLICY: OptimizationTrigger._Source.ValueType  # 2
+        """The judge's optimization policy."""
+
+    class Source(_Source, metaclass=_SourceEnumTypeWrapper):
+        """Who."""
+
+    SOURCE_UNSPECIFIED: OptimizationTrigger.Source.ValueType  # 0
+    """Never sent."""
+    SOURCE_CALLER: OptimizationTrigger.Source.ValueType  # 1
+    """A caller."""
+    SOURCE_POLICY: OptimizationTrigger.Source.ValueType  # 2
+    """The judge's optimization policy."""
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    source: Global___OptimizationTrigger.Source.ValueType
+    """Who."""
+    reason: _builtins.str
+    """Why, for people; empty for a caller."""
+    def __init__(
+        self,
+        *,
+        source: Global___OptimizationTrigger.Source.ValueType = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OptimizationTrigger: _TypeAlias = OptimizationTrigger  # noqa: Y015
 
 @_typing.final
 class OptimizationConfig(_message.Message):
     """How to search. Unset numbers get defaults that are scaled down to the data."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    class _Algorithm:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _AlgorithmEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[OptimizationConfig._Algorithm.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        ALGORITHM_UNSPECIFIED: OptimizationConfig._Algorithm.ValueType  # 0
+        """ALGORITHM_MIPROV2."""
+        ALGORITHM_CALIBRATION: OptimizationConfig._Algorithm.ValueType  # 1
+        """Fits the decision rule alone: seconds."""
+        ALGORITHM_LABELED_DEMONSTRATIONS: OptimizationConfig._Algorithm.ValueType  # 2
+        """Shows labelled examples in the prompt."""
+        ALGORITHM_MEMORY: OptimizationConfig._Algorithm.ValueType  # 3
+        """Writes guidelines from corrections and shows the most similar corrected examples: at most 60 LM calls for 50 examples."""
+        ALGORITHM_MIPROV2: OptimizationConfig._Algorithm.ValueType  # 4
+        """Searches instructions and demonstrations with DSPy's MIPROv2."""
+        ALGORITHM_GEPA: OptimizationConfig._Algorithm.ValueType  # 5
+        """Evolves instructions by reflecting on mistakes with DSPy's GEPA."""
+        ALGORITHM_AUTO: OptimizationConfig._Algorithm.ValueType  # 6
+        """Climbs the above from the cheapest on and keeps each step only if it helps, within the budget."""
+
+    class Algorithm(_Algorithm, metaclass=_AlgorithmEnumTypeWrapper):
+        """What to try. Every algorithm ends with fitting the decision rule and goes through the same gate."""
+
+    ALGORITHM_UNSPECIFIED: OptimizationConfig.Algorithm.ValueType  # 0
+    """ALGORITHM_MIPROV2."""
+    ALGORITHM_CALIBRATION: OptimizationConfig.Algorithm.ValueType  # 1
+    """Fits the decision rule alone: seconds."""
+    ALGORITHM_LABELED_DEMONSTRATIONS: OptimizationConfig.Algorithm.ValueType  # 2
+    """Shows labelled examples in the prompt."""
+    ALGORITHM_MEMORY: OptimizationConfig.Algorithm.ValueType  # 3
+    """Writes guidelines from corrections and shows the most similar corrected examples: at most 60 LM calls for 50 examples."""
+    ALGORITHM_MIPROV2: OptimizationConfig.Algorithm.ValueType  # 4
+    """Searches instructions and demonstrations with DSPy's MIPROv2."""
+    ALGORITHM_GEPA: OptimizationConfig.Algorithm.ValueType  # 5
+    """Evolves instructions by reflecting on mistakes with DSPy's GEPA."""
+    ALGORITHM_AUTO: OptimizationConfig.Algorithm.ValueType  # 6
+    """Climbs the above from the cheapest on and keeps each step only if it helps, within the budget."""
 
     class _Auto:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -278,6 +604,8 @@ class OptimizationConfig(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     AUTO_FIELD_NUMBER: _builtins.int
     INSTRUCTION_SOURCE_FIELD_NUMBER: _builtins.int
+    ALGORITHM_FIELD_NUMBER: _builtins.int
+    EARLY_STOPPING_FIELD_NUMBER: _builtins.int
     num_trials: _builtins.int
     """Trials, 1 to 500; default 150 (rubric 100), scaled down to the data. Excludes `auto`."""
     num_candidates: _builtins.int
@@ -292,6 +620,10 @@ class OptimizationConfig(_message.Message):
     """A preset instead of numbers."""
     instruction_source: Global___OptimizationConfig.InstructionSource.ValueType
     """Where candidate instructions come from."""
+    algorithm: Global___OptimizationConfig.Algorithm.ValueType
+    """What to try."""
+    early_stopping: _builtins.bool
+    """False to score every candidate on all validation examples; by default one that is clearly worse than the best is dropped early."""
     def __init__(
         self,
         *,
@@ -302,11 +634,15 @@ class OptimizationConfig(_message.Message):
         seed: _builtins.int | None = ...,
         auto: Global___OptimizationConfig.Auto.ValueType = ...,
         instruction_source: Global___OptimizationConfig.InstructionSource.ValueType = ...,
+        algorithm: Global___OptimizationConfig.Algorithm.ValueType = ...,
+        early_stopping: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_bootstrapped_demos", b"_max_bootstrapped_demos", "_max_labeled_demos", b"_max_labeled_demos", "_num_candidates", b"_num_candidates", "_num_trials", b"_num_trials", "_seed", b"_seed", "max_bootstrapped_demos", b"max_bootstrapped_demos", "max_labeled_demos", b"max_labeled_demos", "num_candidates", b"num_candidates", "num_trials", b"num_trials", "seed", b"seed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping", "_max_bootstrapped_demos", b"_max_bootstrapped_demos", "_max_labeled_demos", b"_max_labeled_demos", "_num_candidates", b"_num_candidates", "_num_trials", b"_num_trials", "_seed", b"_seed", "early_stopping", b"early_stopping", "max_bootstrapped_demos", b"max_bootstrapped_demos", "max_labeled_demos", b"max_labeled_demos", "num_candidates", b"num_candidates", "num_trials", b"num_trials", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_bootstrapped_demos", b"_max_bootstrapped_demos", "_max_labeled_demos", b"_max_labeled_demos", "_num_candidates", b"_num_candidates", "_num_trials", b"_num_trials", "_seed", b"_seed", "auto", b"auto", "instruction_source", b"instruction_source", "max_bootstrapped_demos", b"max_bootstrapped_demos", "max_labeled_demos", b"max_labeled_demos", "num_candidates", b"num_candidates", "num_trials", b"num_trials", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping", "_max_bootstrapped_demos", b"_max_bootstrapped_demos", "_max_labeled_demos", b"_max_labeled_demos", "_num_candidates", b"_num_candidates", "_num_trials", b"_num_trials", "_seed", b"_seed", "algorithm", b"algorithm", "auto", b"auto", "early_stopping", b"early_stopping", "instruction_source", b"instruction_source", "max_bootstrapped_demos", b"max_bootstrapped_demos", "max_labeled_demos", b"max_labeled_demos", "num_candidates", b"num_candidates", "num_trials", b"num_trials", "seed", b"seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__early_stopping: _TypeAlias = _typing.Literal["early_stopping"]  # noqa: Y015
+    _WhichOneofArgType__early_stopping: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping"]  # noqa: Y015
     _WhichOneofReturnType__max_bootstrapped_demos: _TypeAlias = _typing.Literal["max_bootstrapped_demos"]  # noqa: Y015
     _WhichOneofArgType__max_bootstrapped_demos: _TypeAlias = _typing.Literal["_max_bootstrapped_demos", b"_max_bootstrapped_demos"]  # noqa: Y015
     _WhichOneofReturnType__max_labeled_demos: _TypeAlias = _typing.Literal["max_labeled_demos"]  # noqa: Y015
@@ -317,6 +653,8 @@ class OptimizationConfig(_message.Message):
     _WhichOneofArgType__num_trials: _TypeAlias = _typing.Literal["_num_trials", b"_num_trials"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__early_stopping) -> _WhichOneofReturnType__early_stopping | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_bootstrapped_demos) -> _WhichOneofReturnType__max_bootstrapped_demos | None: ...
     @_typing.overload
@@ -482,6 +820,29 @@ class GateDecision(_message.Message):
     OUTCOME_OVERFIT: GateDecision.Outcome.ValueType  # 4
     """Better on training than on validation data by more than 5 points, beyond doubt."""
 
+    class _Stage:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[GateDecision._Stage.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STAGE_UNSPECIFIED: GateDecision._Stage.ValueType  # 0
+        """Not improved."""
+        STAGE_SHADOW: GateDecision._Stage.ValueType  # 1
+        """Few held-out examples: it stays in shadow until later corrections bring `e_value` to its bar."""
+        STAGE_FULL: GateDecision._Stage.ValueType  # 2
+        """It may serve."""
+
+    class Stage(_Stage, metaclass=_StageEnumTypeWrapper):
+        """How far an improved candidate may go."""
+
+    STAGE_UNSPECIFIED: GateDecision.Stage.ValueType  # 0
+    """Not improved."""
+    STAGE_SHADOW: GateDecision.Stage.ValueType  # 1
+    """Few held-out examples: it stays in shadow until later corrections bring `e_value` to its bar."""
+    STAGE_FULL: GateDecision.Stage.ValueType  # 2
+    """It may serve."""
+
     OUTCOME_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     DEPLOYED_FIELD_NUMBER: _builtins.int
@@ -495,6 +856,14 @@ class GateDecision(_message.Message):
     WINS_FIELD_NUMBER: _builtins.int
     LOSSES_FIELD_NUMBER: _builtins.int
     ADDITIONAL_EXAMPLES_NEEDED_FIELD_NUMBER: _builtins.int
+    USE_COUNT_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    E_VALUE_FIELD_NUMBER: _builtins.int
+    FRESH_LABELS_NEEDED_FIELD_NUMBER: _builtins.int
+    BASELINE_CONFUSION_FIELD_NUMBER: _builtins.int
+    CANDIDATE_CONFUSION_FIELD_NUMBER: _builtins.int
+    CHANGED_EXAMPLES_FIELD_NUMBER: _builtins.int
     outcome: Global___GateDecision.Outcome.ValueType
     """The outcome."""
     summary: _builtins.str
@@ -513,6 +882,16 @@ class GateDecision(_message.Message):
     """Held-out examples on which only the baseline was right, or nearer."""
     additional_examples_needed: _builtins.int
     """Roughly how many more held-out examples would settle it, with 80 % power; 0 if settled."""
+    use_count: _builtins.int
+    """How often these held-out examples have been used to decide, this time included. Every use makes the next bar higher."""
+    alpha: _builtins.float
+    """The share of the error rate that this use may spend: the bar of the p-value."""
+    stage: Global___GateDecision.Stage.ValueType
+    """How far an improved candidate may go."""
+    e_value: _builtins.float
+    """Evidence that the candidate is better, held-out pairs and later ones together; 20 deploys a candidate that is in shadow. Unset if it cannot be told."""
+    fresh_labels_needed: _builtins.int
+    """How many fresh labels the gate needs before it can say yes again; 0 if these examples will do."""
     @_builtins.property
     def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___GateCheck]:
         """The single conditions and what was seen."""
@@ -528,6 +907,18 @@ class GateDecision(_message.Message):
     @_builtins.property
     def difference(self) -> Global___Estimate:
         """Candidate minus baseline, with a 95 % interval."""
+
+    @_builtins.property
+    def baseline_confusion(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfusionCell]:
+        """How often each label got each verdict of the baseline on held-out data; empty for judges that score."""
+
+    @_builtins.property
+    def candidate_confusion(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfusionCell]:
+        """The same of the candidate."""
+
+    @_builtins.property
+    def changed_examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChangedExample]:
+        """Held-out examples that the two versions answered differently, at most 200."""
 
     def __init__(
         self,
@@ -545,16 +936,89 @@ class GateDecision(_message.Message):
         wins: _builtins.int = ...,
         losses: _builtins.int = ...,
         additional_examples_needed: _builtins.int = ...,
+        use_count: _builtins.int = ...,
+        alpha: _builtins.float = ...,
+        stage: Global___GateDecision.Stage.ValueType = ...,
+        e_value: _builtins.float | None = ...,
+        fresh_labels_needed: _builtins.int = ...,
+        baseline_confusion: _abc.Iterable[Global___ConfusionCell] | None = ...,
+        candidate_confusion: _abc.Iterable[Global___ConfusionCell] | None = ...,
+        changed_examples: _abc.Iterable[Global___ChangedExample] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_p_value", b"_p_value", "baseline", b"baseline", "candidate", b"candidate", "difference", b"difference", "p_value", b"p_value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_e_value", b"_e_value", "_p_value", b"_p_value", "baseline", b"baseline", "candidate", b"candidate", "difference", b"difference", "e_value", b"e_value", "p_value", b"p_value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_p_value", b"_p_value", "additional_examples_needed", b"additional_examples_needed", "baseline", b"baseline", "candidate", b"candidate", "checks", b"checks", "deployed", b"deployed", "difference", b"difference", "losses", b"losses", "metric", b"metric", "outcome", b"outcome", "p_value", b"p_value", "pair_count", b"pair_count", "summary", b"summary", "wins", b"wins"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_e_value", b"_e_value", "_p_value", b"_p_value", "additional_examples_needed", b"additional_examples_needed", "alpha", b"alpha", "baseline", b"baseline", "baseline_confusion", b"baseline_confusion", "candidate", b"candidate", "candidate_confusion", b"candidate_confusion", "changed_examples", b"changed_examples", "checks", b"checks", "deployed", b"deployed", "difference", b"difference", "e_value", b"e_value", "fresh_labels_needed", b"fresh_labels_needed", "losses", b"losses", "metric", b"metric", "outcome", b"outcome", "p_value", b"p_value", "pair_count", b"pair_count", "stage", b"stage", "summary", b"summary", "use_count", b"use_count", "wins", b"wins"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__e_value: _TypeAlias = _typing.Literal["e_value"]  # noqa: Y015
+    _WhichOneofArgType__e_value: _TypeAlias = _typing.Literal["_e_value", b"_e_value"]  # noqa: Y015
     _WhichOneofReturnType__p_value: _TypeAlias = _typing.Literal["p_value"]  # noqa: Y015
     _WhichOneofArgType__p_value: _TypeAlias = _typing.Literal["_p_value", b"_p_value"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__e_value) -> _WhichOneofReturnType__e_value | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__p_value) -> _WhichOneofReturnType__p_value | None: ...
 
 Global___GateDecision: _TypeAlias = GateDecision  # noqa: Y015
+
+@_typing.final
+class ConfusionCell(_message.Message):
+    """How often a label got a verdict."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    label: _judge_pb2.Verdict.ValueType
+    """What people said."""
+    verdict: _judge_pb2.Verdict.ValueType
+    """What the version said; unspecified for an unusable answer."""
+    count: _builtins.int
+    """How often."""
+    def __init__(
+        self,
+        *,
+        label: _judge_pb2.Verdict.ValueType = ...,
+        verdict: _judge_pb2.Verdict.ValueType = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "label", b"label", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfusionCell: _TypeAlias = ConfusionCell  # noqa: Y015
+
+@_typing.final
+class ChangedExample(_message.Message):
+    """A held-out example that two versions answered differently."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAINING_EXAMPLE_FIELD_NUMBER: _builtins.int
+    BASELINE_QUALITY_FIELD_NUMBER: _builtins.int
+    CANDIDATE_QUALITY_FIELD_NUMBER: _builtins.int
+    training_example: _builtins.str
+    """`trainingExamples/{training_example}`."""
+    baseline_quality: _builtins.float
+    """The baseline's answer is worth this much, 0..1."""
+    candidate_quality: _builtins.float
+    """The candidate's."""
+    def __init__(
+        self,
+        *,
+        training_example: _builtins.str = ...,
+        baseline_quality: _builtins.float = ...,
+        candidate_quality: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["baseline_quality", b"baseline_quality", "candidate_quality", b"candidate_quality", "training_example", b"training_example"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChangedExample: _TypeAlias = ChangedExample  # noqa: Y015
 
 @_typing.final
 class GateCheck(_message.Message):
@@ -642,6 +1106,8 @@ class Trial(_message.Message):
     DEMONSTRATION_COUNT_FIELD_NUMBER: _builtins.int
     BEST_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    ALGORITHM_FIELD_NUMBER: _builtins.int
+    STOPPED_EARLY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name, `optimizations/{optimization}/trials/{trial}`, counting from 1; trial 0 is the baseline."""
     score: _builtins.float
@@ -660,6 +1126,10 @@ class Trial(_message.Message):
     """How many demonstrations."""
     best: _builtins.bool
     """True if it was the best so far."""
+    algorithm: Global___OptimizationConfig.Algorithm.ValueType
+    """The algorithm that made it."""
+    stopped_early: _builtins.bool
+    """True if it was dropped before all its examples were looked at, because it was clearly worse than the best."""
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it ended."""
@@ -677,10 +1147,12 @@ class Trial(_message.Message):
         demonstration_count: _builtins.int = ...,
         best: _builtins.bool = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        algorithm: Global___OptimizationConfig.Algorithm.ValueType = ...,
+        stopped_early: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["best", b"best", "demonstration_count", b"demonstration_count", "demonstration_set_index", b"demonstration_set_index", "end_time", b"end_time", "example_count", b"example_count", "full_evaluation", b"full_evaluation", "instruction_index", b"instruction_index", "instructions", b"instructions", "name", b"name", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["algorithm", b"algorithm", "best", b"best", "demonstration_count", b"demonstration_count", "demonstration_set_index", b"demonstration_set_index", "end_time", b"end_time", "example_count", b"example_count", "full_evaluation", b"full_evaluation", "instruction_index", b"instruction_index", "instructions", b"instructions", "name", b"name", "score", b"score", "stopped_early", b"stopped_early"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,11 +22,14 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from sidejudge.v1 import feedback_pb2 as sidejudge_dot_v1_dot_feedback__pb2
 from sidejudge.v1 import optimization_pb2 as sidejudge_dot_v1_dot_optimization__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'sidejudge/v1/optimization_service.proto\x12\x0csidejudge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fsidejudge/v1/optimization.proto\"W\n\x0fOptimizeRequest\x12\x30\n\x0coptimization\x18\x01 \x01(\x0b\x32\x1a.sidejudge.v1.Optimization\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"B\n\x10OptimizeResponse\x12.\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1f.sidejudge.v1.OptimizationEvent\"a\n\x19\x43reateOptimizationRequest\x12\x30\n\x0coptimization\x18\x01 \x01(\x0b\x32\x1a.sidejudge.v1.Optimization\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"N\n\x1a\x43reateOptimizationResponse\x12\x30\n\x0coptimization\x18\x01 \x01(\x0b\x32\x1a.sidejudge.v1.Optimization\"&\n\x16GetOptimizationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"K\n\x17GetOptimizationResponse\x12\x30\n\x0coptimization\x18\x01 \x01(\x0b\x32\x1a.sidejudge.v1.Optimization\"\x81\x01\n\x18ListOptimizationsRequest\x12\r\n\x05judge\x18\x01 \x01(\t\x12/\n\x05state\x18\x02 \x01(\x0e\x32 .sidejudge.v1.Optimization.State\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"g\n\x19ListOptimizationsResponse\x12\x31\n\roptimizations\x18\x01 \x03(\x0b\x32\x1a.sidejudge.v1.Optimization\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"J\n\x11ListTrialsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"R\n\x12ListTrialsResponse\x12#\n\x06trials\x18\x01 \x03(\x0b\x32\x13.sidejudge.v1.Trial\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\">\n\x18WatchOptimizationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"K\n\x19WatchOptimizationResponse\x12.\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1f.sidejudge.v1.OptimizationEvent\")\n\x19\x43\x61ncelOptimizationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"N\n\x1a\x43\x61ncelOptimizationResponse\x12\x30\n\x0coptimization\x18\x01 \x01(\x0b\x32\x1a.sidejudge.v1.Optimization\"\x8e\x04\n\x11OptimizationEvent\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12.\n\nevent_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x08snapshot\x18\x04 \x01(\x0b\x32\x1a.sidejudge.v1.OptimizationH\x00\x12\x33\n\rphase_changed\x18\x05 \x01(\x0b\x32\x1a.sidejudge.v1.PhaseChangedH\x00\x12\x41\n\x14instruction_proposed\x18\x06 \x01(\x0b\x32!.sidejudge.v1.InstructionProposedH\x00\x12\x37\n\x0ftrial_completed\x18\x07 \x01(\x0b\x32\x1c.sidejudge.v1.TrialCompletedH\x00\x12\x33\n\rbest_improved\x18\x08 \x01(\x0b\x32\x1a.sidejudge.v1.BestImprovedH\x00\x12(\n\x07warning\x18\t \x01(\x0b\x32\x15.sidejudge.v1.WarningH\x00\x12,\n\theartbeat\x18\n \x01(\x0b\x32\x17.sidejudge.v1.HeartbeatH\x00\x12*\n\x08\x66inished\x18\x0b \x01(\x0b\x32\x16.sidejudge.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"u\n\x0cPhaseChanged\x12/\n\x05phase\x18\x01 \x01(\x0e\x32 .sidejudge.v1.Optimization.Phase\x12\x34\n\x08progress\x18\x02 \x01(\x0b\x32\".sidejudge.v1.OptimizationProgress\"W\n\x13InstructionProposed\x12\x19\n\x11instruction_index\x18\x01 \x01(\x05\x12\x14\n\x0cinstructions\x18\x02 \x01(\t\x12\x0f\n\x07refusal\x18\x03 \x01(\t\"j\n\x0eTrialCompleted\x12\"\n\x05trial\x18\x01 \x01(\x0b\x32\x13.sidejudge.v1.Trial\x12\x34\n\x08progress\x18\x02 \x01(\x0b\x32\".sidejudge.v1.OptimizationProgress\",\n\x0c\x42\x65stImproved\x12\r\n\x05trial\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\"\x1a\n\x07Warning\x12\x0f\n\x07message\x18\x01 \x01(\t\"A\n\tHeartbeat\x12\x34\n\x08progress\x18\x01 \x01(\x0b\x32\".sidejudge.v1.OptimizationProgress\"<\n\x08\x46inished\x12\x30\n\x0coptimization\x18\x01 \x01(\x0b\x32\x1a.sidejudge.v1.Optimization2\xb3\x05\n\x13OptimizationService\x12K\n\x08Optimize\x12\x1d.sidejudge.v1.OptimizeRequest\x1a\x1e.sidejudge.v1.OptimizeResponse0\x01\x12g\n\x12\x43reateOptimization\x12\'.sidejudge.v1.CreateOptimizationRequest\x1a(.sidejudge.v1.CreateOptimizationResponse\x12^\n\x0fGetOptimization\x12$.sidejudge.v1.GetOptimizationRequest\x1a%.sidejudge.v1.GetOptimizationResponse\x12\x64\n\x11ListOptimizations\x12&.sidejudge.v1.ListOptimizationsRequest\x1a\'.sidejudge.v1.ListOptimizationsResponse\x12O\n\nListTrials\x12\x1f.sidejudge.v1.ListTrialsRequest\x1a .sidejudge.v1.ListTrialsResponse\x12\x66\n\x11WatchOptimization\x12&.sidejudge.v1.WatchOptimizationRequest\x1a\'.sidejudge.v1.WatchOptimizationResponse0\x01\x12g\n\x12\x43\x61ncelOptimization\x12\'.sidejudge.v1.CancelOptimizationRequest\x1a(.sidejudge.v1.CancelOptimizationResponseBg\n\x10\x64\x65v.sidejudge.v1P\x01ZBgithub.com/sidejudge/sidejudge/clients/go/sidejudge/v1;sidejudgev1\xaa\x02\x0cSidejudge.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'sidejudge/v1/optimization_service.proto\x12\x0csidejudge.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bsidejudge/v1/feedback.proto\x1a\x1fsidejudge/v1/optimization.proto\"W\n\x0fOptimizeRequest\x12\x30\n\x0coptimization\x18\x01 \x01(\x0b\x32\x1a.sidejudge.v1.Optimization\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"B\n\x10OptimizeResponse\x12.\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1f.sidejudge.v1.OptimizationEvent\"a\n\x19\x43reateOptimizationRequest\x12\x30\n\x0coptimization\x18\x01 \x01(\x0b\x32\x1a.sidejudge.v1.Optimization\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"N\n\x1a\x43reateOptimizationResponse\x12\x30\n\x0coptimization\x18\x01 \x01(\x0b\x32\x1a.sidejudge.v1.Optimization\"&\n\x16GetOptimizationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"K\n\x17GetOptimizationResponse\x12\x30\n\x0coptimization\x18\x01 \x01(\x0b\x32\x1a.sidejudge.v1.Optimization\"\x81\x01\n\x18ListOptimizationsRequest\x12\r\n\x05judge\x18\x01 \x01(\t\x12/\n\x05state\x18\x02 \x01(\x0e\x32 .sidejudge.v1.Optimization.State\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"g\n\x19ListOptimizationsResponse\x12\x31\n\roptimizations\x18\x01 \x03(\x0b\x32\x1a.sidejudge.v1.Optimization\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"J\n\x11ListTrialsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"R\n\x12ListTrialsResponse\x12#\n\x06trials\x18\x01 \x03(\x0b\x32\x13.sidejudge.v1.Trial\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\">\n\x18WatchOptimizationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"K\n\x19WatchOptimizationResponse\x12.\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1f.sidejudge.v1.OptimizationEvent\")\n\x19\x43\x61ncelOptimizationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"N\n\x1a\x43\x61ncelOptimizationResponse\x12\x30\n\x0coptimization\x18\x01 \x01(\x0b\x32\x1a.sidejudge.v1.Optimization\"o\n\x19ResumeOptimizationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x06\x62udget\x18\x02 \x01(\x0b\x32 .sidejudge.v1.OptimizationBudget\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"N\n\x1aResumeOptimizationResponse\x12\x30\n\x0coptimization\x18\x01 \x01(\x0b\x32\x1a.sidejudge.v1.Optimization\"O\n\x1b\x45stimateOptimizationRequest\x12\x30\n\x0coptimization\x18\x01 \x01(\x0b\x32\x1a.sidejudge.v1.Optimization\"\xc9\x01\n\x1c\x45stimateOptimizationResponse\x12\x34\n\x08\x65stimate\x18\x01 \x01(\x0b\x32\".sidejudge.v1.OptimizationEstimate\x12\x30\n\x06\x63onfig\x18\x02 \x01(\x0b\x32 .sidejudge.v1.OptimizationConfig\x12/\n\x0ctraining_set\x18\x03 \x01(\x0b\x32\x19.sidejudge.v1.TrainingSet\x12\x10\n\x08warnings\x18\x04 \x03(\t\"\xf9\x03\n\x12OptimizationPolicy\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x65nabled\x18\x02 \x01(\x08\x12\x18\n\x10min_new_examples\x18\x03 \x01(\x05\x12\x19\n\x11min_disagreements\x18\x04 \x01(\x05\x12,\n\tcool_down\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x0c\x64\x61ily_budget\x18\x06 \x01(\x0b\x32 .sidejudge.v1.OptimizationBudget\x12\x30\n\x06\x63onfig\x18\x07 \x01(\x0b\x32 .sidejudge.v1.OptimizationConfig\x12\x18\n\x10\x64\x65ploy_if_better\x18\x08 \x01(\x08\x12\x0e\n\x06paused\x18\t \x01(\x08\x12\x14\n\x0cpause_reason\x18\n \x01(\t\x12\x14\n\x0cnew_examples\x18\x0b \x01(\x05\x12\x19\n\x11new_disagreements\x18\x0c \x01(\x05\x12\x13\n\x0bwaiting_for\x18\r \x01(\t\x12\x19\n\x11last_optimization\x18\x0e \x01(\t\x12\x13\n\x0blast_reason\x18\x0f \x01(\t\x12\x33\n\x0flast_start_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x11 \x01(\t\",\n\x1cGetOptimizationPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"^\n\x1dGetOptimizationPolicyResponse\x12=\n\x13optimization_policy\x18\x01 \x01(\x0b\x32 .sidejudge.v1.OptimizationPolicy\"\x91\x01\n\x1fUpdateOptimizationPolicyRequest\x12=\n\x13optimization_policy\x18\x01 \x01(\x0b\x32 .sidejudge.v1.OptimizationPolicy\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"a\n UpdateOptimizationPolicyResponse\x12=\n\x13optimization_policy\x18\x01 \x01(\x0b\x32 .sidejudge.v1.OptimizationPolicy\">\n\x1ePauseOptimizationPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"`\n\x1fPauseOptimizationPolicyResponse\x12=\n\x13optimization_policy\x18\x01 \x01(\x0b\x32 .sidejudge.v1.OptimizationPolicy\"/\n\x1fResumeOptimizationPolicyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"a\n ResumeOptimizationPolicyResponse\x12=\n\x13optimization_policy\x18\x01 \x01(\x0b\x32 .sidejudge.v1.OptimizationPolicy\"\xb8\x04\n\x11OptimizationEvent\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12.\n\nevent_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\x08snapshot\x18\x04 \x01(\x0b\x32\x1a.sidejudge.v1.OptimizationH\x00\x12\x33\n\rphase_changed\x18\x05 \x01(\x0b\x32\x1a.sidejudge.v1.PhaseChangedH\x00\x12\x41\n\x14instruction_proposed\x18\x06 \x01(\x0b\x32!.sidejudge.v1.InstructionProposedH\x00\x12\x37\n\x0ftrial_completed\x18\x07 \x01(\x0b\x32\x1c.sidejudge.v1.TrialCompletedH\x00\x12\x33\n\rbest_improved\x18\x08 \x01(\x0b\x32\x1a.sidejudge.v1.BestImprovedH\x00\x12(\n\x07warning\x18\t \x01(\x0b\x32\x15.sidejudge.v1.WarningH\x00\x12,\n\theartbeat\x18\n \x01(\x0b\x32\x17.sidejudge.v1.HeartbeatH\x00\x12*\n\x08\x66inished\x18\x0b \x01(\x0b\x32\x16.sidejudge.v1.FinishedH\x00\x12(\n\x07resumed\x18\x0c \x01(\x0b\x32\x15.sidejudge.v1.ResumedH\x00\x42\x07\n\x05\x65vent\"u\n\x0cPhaseChanged\x12/\n\x05phase\x18\x01 \x01(\x0e\x32 .sidejudge.v1.Optimization.Phase\x12\x34\n\x08progress\x18\x02 \x01(\x0b\x32\".sidejudge.v1.OptimizationProgress\"W\n\x13InstructionProposed\x12\x19\n\x11instruction_index\x18\x01 \x01(\x05\x12\x14\n\x0cinstructions\x18\x02 \x01(\t\x12\x0f\n\x07refusal\x18\x03 \x01(\t\"j\n\x0eTrialCompleted\x12\"\n\x05trial\x18\x01 \x01(\x0b\x32\x13.sidejudge.v1.Trial\x12\x34\n\x08progress\x18\x02 \x01(\x0b\x32\".sidejudge.v1.OptimizationProgress\",\n\x0c\x42\x65stImproved\x12\r\n\x05trial\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\"\x1a\n\x07Warning\x12\x0f\n\x07message\x18\x01 \x01(\t\"A\n\tHeartbeat\x12\x34\n\x08progress\x18\x01 \x01(\x0b\x32\".sidejudge.v1.OptimizationProgress\"E\n\x07Resumed\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x14\n\x0cresume_count\x18\x02 \x01(\x05\x12\x14\n\x0c\x61nswers_kept\x18\x03 \x01(\x03\"<\n\x08\x46inished\x12\x30\n\x0coptimization\x18\x01 \x01(\x0b\x32\x1a.sidejudge.v1.Optimization2\xeb\n\n\x13OptimizationService\x12K\n\x08Optimize\x12\x1d.sidejudge.v1.OptimizeRequest\x1a\x1e.sidejudge.v1.OptimizeResponse0\x01\x12g\n\x12\x43reateOptimization\x12\'.sidejudge.v1.CreateOptimizationRequest\x1a(.sidejudge.v1.CreateOptimizationResponse\x12^\n\x0fGetOptimization\x12$.sidejudge.v1.GetOptimizationRequest\x1a%.sidejudge.v1.GetOptimizationResponse\x12\x64\n\x11ListOptimizations\x12&.sidejudge.v1.ListOptimizationsRequest\x1a\'.sidejudge.v1.ListOptimizationsResponse\x12O\n\nListTrials\x12\x1f.sidejudge.v1.ListTrialsRequest\x1a .sidejudge.v1.ListTrialsResponse\x12\x66\n\x11WatchOptimization\x12&.sidejudge.v1.WatchOptimizationRequest\x1a\'.sidejudge.v1.WatchOptimizationResponse0\x01\x12g\n\x12\x43\x61ncelOptimization\x12\'.sidejudge.v1.CancelOptimizationRequest\x1a(.sidejudge.v1.CancelOptimizationResponse\x12g\n\x12ResumeOptimization\x12\'.sidejudge.v1.ResumeOptimizationRequest\x1a(.sidejudge.v1.ResumeOptimizationResponse\x12m\n\x14\x45stimateOptimization\x12).sidejudge.v1.EstimateOptimizationRequest\x1a*.sidejudge.v1.EstimateOptimizationResponse\x12p\n\x15GetOptimizationPolicy\x12*.sidejudge.v1.GetOptimizationPolicyRequest\x1a+.sidejudge.v1.GetOptimizationPolicyResponse\x12y\n\x18UpdateOptimizationPolicy\x12-.sidejudge.v1.UpdateOptimizationPolicyRequest\x1a..sidejudge.v1.UpdateOptimizationPolicyResponse\x12v\n\x17PauseOptimizationPolicy\x12,.sidejudge.v1.PauseOptimizationPolicyRequest\x1a-.sidejudge.v1.PauseOptimizationPolicyResponse\x12y\n\x18ResumeOptimizationPolicy\x12-.sidejudge.v1.ResumeOptimizationPolicyRequest\x1a..sidejudge.v1.ResumeOptimizationPolicyResponseBg\n\x10\x64\x65v.sidejudge.v1P\x01ZBgithub.com/sidejudge/sidejudge/clients/go/sidejudge/v1;sidejudgev1\xaa\x02\x0cSidejudge.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,50 +37,78 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sidejudge.v1.optimization_s
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\020dev.sidejudge.v1P\001ZBgithub.com/sidejudge/sidejudge/clients/go/sidejudge/v1;sidejudgev1\252\002\014Sidejudge.V1'
-  _globals['_OPTIMIZEREQUEST']._serialized_start=123
-  _globals['_OPTIMIZEREQUEST']._serialized_end=210
-  _globals['_OPTIMIZERESPONSE']._serialized_start=212
-  _globals['_OPTIMIZERESPONSE']._serialized_end=278
-  _globals['_CREATEOPTIMIZATIONREQUEST']._serialized_start=280
-  _globals['_CREATEOPTIMIZATIONREQUEST']._serialized_end=377
-  _globals['_CREATEOPTIMIZATIONRESPONSE']._serialized_start=379
-  _globals['_CREATEOPTIMIZATIONRESPONSE']._serialized_end=457
-  _globals['_GETOPTIMIZATIONREQUEST']._serialized_start=459
-  _globals['_GETOPTIMIZATIONREQUEST']._serialized_end=497
-  _globals['_GETOPTIMIZATIONRESPONSE']._serialized_start=499
-  _globals['_GETOPTIMIZATIONRESPONSE']._serialized_end=574
-  _globals['_LISTOPTIMIZATIONSREQUEST']._serialized_start=577
-  _globals['_LISTOPTIMIZATIONSREQUEST']._serialized_end=706
-  _globals['_LISTOPTIMIZATIONSRESPONSE']._serialized_start=708
-  _globals['_LISTOPTIMIZATIONSRESPONSE']._serialized_end=811
-  _globals['_LISTTRIALSREQUEST']._serialized_start=813
-  _globals['_LISTTRIALSREQUEST']._serialized_end=887
-  _globals['_LISTTRIALSRESPONSE']._serialized_start=889
-  _globals['_LISTTRIALSRESPONSE']._serialized_end=971
-  _globals['_WATCHOPTIMIZATIONREQUEST']._serialized_start=973
-  _globals['_WATCHOPTIMIZATIONREQUEST']._serialized_end=1035
-  _globals['_WATCHOPTIMIZATIONRESPONSE']._serialized_start=1037
-  _globals['_WATCHOPTIMIZATIONRESPONSE']._serialized_end=1112
-  _globals['_CANCELOPTIMIZATIONREQUEST']._serialized_start=1114
-  _globals['_CANCELOPTIMIZATIONREQUEST']._serialized_end=1155
-  _globals['_CANCELOPTIMIZATIONRESPONSE']._serialized_start=1157
-  _globals['_CANCELOPTIMIZATIONRESPONSE']._serialized_end=1235
-  _globals['_OPTIMIZATIONEVENT']._serialized_start=1238
-  _globals['_OPTIMIZATIONEVENT']._serialized_end=1764
-  _globals['_PHASECHANGED']._serialized_start=1766
-  _globals['_PHASECHANGED']._serialized_end=1883
-  _globals['_INSTRUCTIONPROPOSED']._serialized_start=1885
-  _globals['_INSTRUCTIONPROPOSED']._serialized_end=1972
-  _globals['_TRIALCOMPLETED']._serialized_start=1974
-  _globals['_TRIALCOMPLETED']._serialized_end=2080
-  _globals['_BESTIMPROVED']._serialized_start=2082
-  _globals['_BESTIMPROVED']._serialized_end=2126
-  _globals['_WARNING']._serialized_start=2128
-  _globals['_WARNING']._serialized_end=2154
-  _globals['_HEARTBEAT']._serialized_start=2156
-  _globals['_HEARTBEAT']._serialized_end=2221
-  _globals['_FINISHED']._serialized_start=2223
-  _globals['_FINISHED']._serialized_end=2283
-  _globals['_OPTIMIZATIONSERVICE']._serialized_start=2286
-  _globals['_OPTIMIZATIONSERVICE']._serialized_end=2977
+  _globals['_OPTIMIZEREQUEST']._serialized_start=218
+  _globals['_OPTIMIZEREQUEST']._serialized_end=305
+  _globals['_OPTIMIZERESPONSE']._serialized_start=307
+  _globals['_OPTIMIZERESPONSE']._serialized_end=373
+  _globals['_CREATEOPTIMIZATIONREQUEST']._serialized_start=375
+  _globals['_CREATEOPTIMIZATIONREQUEST']._serialized_end=472
+  _globals['_CREATEOPTIMIZATIONRESPONSE']._serialized_start=474
+  _globals['_CREATEOPTIMIZATIONRESPONSE']._serialized_end=552
+  _globals['_GETOPTIMIZATIONREQUEST']._serialized_start=554
+  _globals['_GETOPTIMIZATIONREQUEST']._serialized_end=592
+  _globals['_GETOPTIMIZATIONRESPONSE']._serialized_start=594
+  _globals['_GETOPTIMIZATIONRESPONSE']._serialized_end=669
+  _globals['_LISTOPTIMIZATIONSREQUEST']._serialized_start=672
+  _globals['_LISTOPTIMIZATIONSREQUEST']._serialized_end=801
+  _globals['_LISTOPTIMIZATIONSRESPONSE']._serialized_start=803
+  _globals['_LISTOPTIMIZATIONSRESPONSE']._serialized_end=906
+  _globals['_LISTTRIALSREQUEST']._serialized_start=908
+  _globals['_LISTTRIALSREQUEST']._serialized_end=982
+  _globals['_LISTTRIALSRESPONSE']._serialized_start=984
+  _globals['_LISTTRIALSRESPONSE']._serialized_end=1066
+  _globals['_WATCHOPTIMIZATIONREQUEST']._serialized_start=1068
+  _globals['_WATCHOPTIMIZATIONREQUEST']._serialized_end=1130
+  _globals['_WATCHOPTIMIZATIONRESPONSE']._serialized_start=1132
+  _globals['_WATCHOPTIMIZATIONRESPONSE']._serialized_end=1207
+  _globals['_CANCELOPTIMIZATIONREQUEST']._serialized_start=1209
+  _globals['_CANCELOPTIMIZATIONREQUEST']._serialized_end=1250
+  _globals['_CANCELOPTIMIZATIONRESPONSE']._serialized_start=1252
+  _globals['_CANCELOPTIMIZATIONRESPONSE']._serialized_end=1330
+  _globals['_RESUMEOPTIMIZATIONREQUEST']._serialized_start=1332
+  _globals['_RESUMEOPTIMIZATIONREQUEST']._serialized_end=1443
+  _globals['_RESUMEOPTIMIZATIONRESPONSE']._serialized_start=1445
+  _globals['_RESUMEOPTIMIZATIONRESPONSE']._serialized_end=1523
+  _globals['_ESTIMATEOPTIMIZATIONREQUEST']._serialized_start=1525
+  _globals['_ESTIMATEOPTIMIZATIONREQUEST']._serialized_end=1604
+  _globals['_ESTIMATEOPTIMIZATIONRESPONSE']._serialized_start=1607
+  _globals['_ESTIMATEOPTIMIZATIONRESPONSE']._serialized_end=1808
+  _globals['_OPTIMIZATIONPOLICY']._serialized_start=1811
+  _globals['_OPTIMIZATIONPOLICY']._serialized_end=2316
+  _globals['_GETOPTIMIZATIONPOLICYREQUEST']._serialized_start=2318
+  _globals['_GETOPTIMIZATIONPOLICYREQUEST']._serialized_end=2362
+  _globals['_GETOPTIMIZATIONPOLICYRESPONSE']._serialized_start=2364
+  _globals['_GETOPTIMIZATIONPOLICYRESPONSE']._serialized_end=2458
+  _globals['_UPDATEOPTIMIZATIONPOLICYREQUEST']._serialized_start=2461
+  _globals['_UPDATEOPTIMIZATIONPOLICYREQUEST']._serialized_end=2606
+  _globals['_UPDATEOPTIMIZATIONPOLICYRESPONSE']._serialized_start=2608
+  _globals['_UPDATEOPTIMIZATIONPOLICYRESPONSE']._serialized_end=2705
+  _globals['_PAUSEOPTIMIZATIONPOLICYREQUEST']._serialized_start=2707
+  _globals['_PAUSEOPTIMIZATIONPOLICYREQUEST']._serialized_end=2769
+  _globals['_PAUSEOPTIMIZATIONPOLICYRESPONSE']._serialized_start=2771
+  _globals['_PAUSEOPTIMIZATIONPOLICYRESPONSE']._serialized_end=2867
+  _globals['_RESUMEOPTIMIZATIONPOLICYREQUEST']._serialized_start=2869
+  _globals['_RESUMEOPTIMIZATIONPOLICYREQUEST']._serialized_end=2916
+  _globals['_RESUMEOPTIMIZATIONPOLICYRESPONSE']._serialized_start=2918
+  _globals['_RESUMEOPTIMIZATIONPOLICYRESPONSE']._serialized_end=3015
+  _globals['_OPTIMIZATIONEVENT']._serialized_start=3018
+  _globals['_OPTIMIZATIONEVENT']._serialized_end=3586
+  _globals['_PHASECHANGED']._serialized_start=3588
+  _globals['_PHASECHANGED']._serialized_end=3705
+  _globals['_INSTRUCTIONPROPOSED']._serialized_start=3707
+  _globals['_INSTRUCTIONPROPOSED']._serialized_end=3794
+  _globals['_TRIALCOMPLETED']._serialized_start=3796
+  _globals['_TRIALCOMPLETED']._serialized_end=3902
+  _globals['_BESTIMPROVED']._serialized_start=3904
+  _globals['_BESTIMPROVED']._serialized_end=3948
+  _globals['_WARNING']._serialized_start=3950
+  _globals['_WARNING']._serialized_end=3976
+  _globals['_HEARTBEAT']._serialized_start=3978
+  _globals['_HEARTBEAT']._serialized_end=4043
+  _globals['_RESUMED']._serialized_start=4045
+  _globals['_RESUMED']._serialized_end=4114
+  _globals['_FINISHED']._serialized_start=4116
+  _globals['_FINISHED']._serialized_end=4176
+  _globals['_OPTIMIZATIONSERVICE']._serialized_start=4179
+  _globals['_OPTIMIZATIONSERVICE']._serialized_end=5566
 # @@protoc_insertion_point(module_scope)

@@ -7,9 +7,12 @@ SPDX-License-Identifier: Apache-2.0
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from sidejudge.v1 import feedback_pb2 as _feedback_pb2
 from sidejudge.v1 import optimization_pb2 as _optimization_pb2
 import builtins as _builtins
 import sys
@@ -34,7 +37,7 @@ class OptimizeRequest(_message.Message):
     """UUID of this request. A repeat within 24 hours returns the first answer and does nothing again."""
     @_builtins.property
     def optimization(self) -> _optimization_pb2.Optimization:
-        """Required. `judge` is required; `config` and `deploy_if_better` may be set."""
+        """Required. `judge` is required; `config`, `budget` and `deploy_if_better` may be set."""
 
     def __init__(
         self,
@@ -86,7 +89,7 @@ class CreateOptimizationRequest(_message.Message):
     """UUID of this request. A repeat within 24 hours returns the first answer and does nothing again."""
     @_builtins.property
     def optimization(self) -> _optimization_pb2.Optimization:
-        """Required. `judge` is required; `config` and `deploy_if_better` may be set."""
+        """Required. `judge` is required; `config`, `budget` and `deploy_if_better` may be set."""
 
     def __init__(
         self,
@@ -389,6 +392,418 @@ class CancelOptimizationResponse(_message.Message):
 Global___CancelOptimizationResponse: _TypeAlias = CancelOptimizationResponse  # noqa: Y015
 
 @_typing.final
+class ResumeOptimizationRequest(_message.Message):
+    """Request of ResumeOptimization."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    BUDGET_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `optimizations/{optimization}`."""
+    request_id: _builtins.str
+    """UUID of this request. A repeat within 24 hours returns the first answer and does nothing again."""
+    @_builtins.property
+    def budget(self) -> _optimization_pb2.OptimizationBudget:
+        """Replaces the bounds that are set here; needed when the budget was used up. The bounds count all that the run has spent since it was created."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        budget: _optimization_pb2.OptimizationBudget | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget", b"budget", "name", b"name", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeOptimizationRequest: _TypeAlias = ResumeOptimizationRequest  # noqa: Y015
+
+@_typing.final
+class ResumeOptimizationResponse(_message.Message):
+    """Response of ResumeOptimization."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPTIMIZATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def optimization(self) -> _optimization_pb2.Optimization:
+        """The run as it is now."""
+
+    def __init__(
+        self,
+        *,
+        optimization: _optimization_pb2.Optimization | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["optimization", b"optimization"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["optimization", b"optimization"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeOptimizationResponse: _TypeAlias = ResumeOptimizationResponse  # noqa: Y015
+
+@_typing.final
+class EstimateOptimizationRequest(_message.Message):
+    """Request of EstimateOptimization."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPTIMIZATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def optimization(self) -> _optimization_pb2.Optimization:
+        """Required. `judge` is required; `config` and `budget` may be set."""
+
+    def __init__(
+        self,
+        *,
+        optimization: _optimization_pb2.Optimization | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["optimization", b"optimization"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["optimization", b"optimization"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EstimateOptimizationRequest: _TypeAlias = EstimateOptimizationRequest  # noqa: Y015
+
+@_typing.final
+class EstimateOptimizationResponse(_message.Message):
+    """Response of EstimateOptimization."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ESTIMATE_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    TRAINING_SET_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def estimate(self) -> _optimization_pb2.OptimizationEstimate:
+        """What the run would take, its budget applied."""
+
+    @_builtins.property
+    def config(self) -> _optimization_pb2.OptimizationConfig:
+        """The configuration with the defaults filled in."""
+
+    @_builtins.property
+    def training_set(self) -> _feedback_pb2.TrainingSet:
+        """Whether the data are ready."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What else to know before starting, such as a budget that does not reach the gate."""
+
+    def __init__(
+        self,
+        *,
+        estimate: _optimization_pb2.OptimizationEstimate | None = ...,
+        config: _optimization_pb2.OptimizationConfig | None = ...,
+        training_set: _feedback_pb2.TrainingSet | None = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "estimate", b"estimate", "training_set", b"training_set"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "estimate", b"estimate", "training_set", b"training_set", "warnings", b"warnings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EstimateOptimizationResponse: _TypeAlias = EstimateOptimizationResponse  # noqa: Y015
+
+@_typing.final
+class OptimizationPolicy(_message.Message):
+    """When a judge is optimized by itself, from the deployed version on and through the same gate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ENABLED_FIELD_NUMBER: _builtins.int
+    MIN_NEW_EXAMPLES_FIELD_NUMBER: _builtins.int
+    MIN_DISAGREEMENTS_FIELD_NUMBER: _builtins.int
+    COOL_DOWN_FIELD_NUMBER: _builtins.int
+    DAILY_BUDGET_FIELD_NUMBER: _builtins.int
+    CONFIG_FIELD_NUMBER: _builtins.int
+    DEPLOY_IF_BETTER_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    PAUSE_REASON_FIELD_NUMBER: _builtins.int
+    NEW_EXAMPLES_FIELD_NUMBER: _builtins.int
+    NEW_DISAGREEMENTS_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
+    LAST_OPTIMIZATION_FIELD_NUMBER: _builtins.int
+    LAST_REASON_FIELD_NUMBER: _builtins.int
+    LAST_START_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Output only. `judges/{judge}/optimizationPolicy`."""
+    enabled: _builtins.bool
+    """True to start runs; false by default."""
+    min_new_examples: _builtins.int
+    """Accepted examples since the last run, 1 to 100,000; default 50."""
+    min_disagreements: _builtins.int
+    """Of these, how many the judge had got wrong, 0 to 100,000; default 5."""
+    deploy_if_better: _builtins.bool
+    """True to deploy a candidate if the gate says it is better."""
+    paused: _builtins.bool
+    """Output only. True between PauseOptimizationPolicy and ResumeOptimizationPolicy."""
+    pause_reason: _builtins.str
+    """Output only. Who paused it and why."""
+    new_examples: _builtins.int
+    """Output only. Accepted examples since the last run."""
+    new_disagreements: _builtins.int
+    """Output only. Of these, how many the judge had got wrong."""
+    waiting_for: _builtins.str
+    """Output only. Why it does not start a run now; empty if one is about to start."""
+    last_optimization: _builtins.str
+    """Output only. The last run that it started, `optimizations/{optimization}`; empty if none."""
+    last_reason: _builtins.str
+    """Output only. Why it started that."""
+    etag: _builtins.str
+    """Changes with every change by hand. Send it back to be refused (ABORTED) if somebody was faster."""
+    @_builtins.property
+    def cool_down(self) -> _duration_pb2.Duration:
+        """Least time between the end of one run of the judge and the next start; default 6 hours."""
+
+    @_builtins.property
+    def daily_budget(self) -> _optimization_pb2.OptimizationBudget:
+        """What the runs that the policy starts within 24 hours may spend together; `max_duration` and `max_trials` bound each run."""
+
+    @_builtins.property
+    def config(self) -> _optimization_pb2.OptimizationConfig:
+        """How to search."""
+
+    @_builtins.property
+    def last_start_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        enabled: _builtins.bool = ...,
+        min_new_examples: _builtins.int = ...,
+        min_disagreements: _builtins.int = ...,
+        cool_down: _duration_pb2.Duration | None = ...,
+        daily_budget: _optimization_pb2.OptimizationBudget | None = ...,
+        config: _optimization_pb2.OptimizationConfig | None = ...,
+        deploy_if_better: _builtins.bool = ...,
+        paused: _builtins.bool = ...,
+        pause_reason: _builtins.str = ...,
+        new_examples: _builtins.int = ...,
+        new_disagreements: _builtins.int = ...,
+        waiting_for: _builtins.str = ...,
+        last_optimization: _builtins.str = ...,
+        last_reason: _builtins.str = ...,
+        last_start_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "cool_down", b"cool_down", "daily_budget", b"daily_budget", "last_start_time", b"last_start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "cool_down", b"cool_down", "daily_budget", b"daily_budget", "deploy_if_better", b"deploy_if_better", "enabled", b"enabled", "etag", b"etag", "last_optimization", b"last_optimization", "last_reason", b"last_reason", "last_start_time", b"last_start_time", "min_disagreements", b"min_disagreements", "min_new_examples", b"min_new_examples", "name", b"name", "new_disagreements", b"new_disagreements", "new_examples", b"new_examples", "pause_reason", b"pause_reason", "paused", b"paused", "waiting_for", b"waiting_for"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OptimizationPolicy: _TypeAlias = OptimizationPolicy  # noqa: Y015
+
+@_typing.final
+class GetOptimizationPolicyRequest(_message.Message):
+    """Request of GetOptimizationPolicy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `judges/{judge}/optimizationPolicy`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetOptimizationPolicyRequest: _TypeAlias = GetOptimizationPolicyRequest  # noqa: Y015
+
+@_typing.final
+class GetOptimizationPolicyResponse(_message.Message):
+    """Response of GetOptimizationPolicy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPTIMIZATION_POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def optimization_policy(self) -> Global___OptimizationPolicy:
+        """The policy; the defaults, not enabled, if none was set."""
+
+    def __init__(
+        self,
+        *,
+        optimization_policy: Global___OptimizationPolicy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["optimization_policy", b"optimization_policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["optimization_policy", b"optimization_policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetOptimizationPolicyResponse: _TypeAlias = GetOptimizationPolicyResponse  # noqa: Y015
+
+@_typing.final
+class UpdateOptimizationPolicyRequest(_message.Message):
+    """Request of UpdateOptimizationPolicy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPTIMIZATION_POLICY_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def optimization_policy(self) -> Global___OptimizationPolicy:
+        """Required. The new values; `name` says of which judge."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """Fields to change; all if empty."""
+
+    def __init__(
+        self,
+        *,
+        optimization_policy: Global___OptimizationPolicy | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["optimization_policy", b"optimization_policy", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["optimization_policy", b"optimization_policy", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateOptimizationPolicyRequest: _TypeAlias = UpdateOptimizationPolicyRequest  # noqa: Y015
+
+@_typing.final
+class UpdateOptimizationPolicyResponse(_message.Message):
+    """Response of UpdateOptimizationPolicy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPTIMIZATION_POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def optimization_policy(self) -> Global___OptimizationPolicy:
+        """The policy."""
+
+    def __init__(
+        self,
+        *,
+        optimization_policy: Global___OptimizationPolicy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["optimization_policy", b"optimization_policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["optimization_policy", b"optimization_policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateOptimizationPolicyResponse: _TypeAlias = UpdateOptimizationPolicyResponse  # noqa: Y015
+
+@_typing.final
+class PauseOptimizationPolicyRequest(_message.Message):
+    """Request of PauseOptimizationPolicy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `judges/{judge}/optimizationPolicy`."""
+    reason: _builtins.str
+    """Who and why, at most 512 characters."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseOptimizationPolicyRequest: _TypeAlias = PauseOptimizationPolicyRequest  # noqa: Y015
+
+@_typing.final
+class PauseOptimizationPolicyResponse(_message.Message):
+    """Response of PauseOptimizationPolicy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPTIMIZATION_POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def optimization_policy(self) -> Global___OptimizationPolicy:
+        """The policy."""
+
+    def __init__(
+        self,
+        *,
+        optimization_policy: Global___OptimizationPolicy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["optimization_policy", b"optimization_policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["optimization_policy", b"optimization_policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseOptimizationPolicyResponse: _TypeAlias = PauseOptimizationPolicyResponse  # noqa: Y015
+
+@_typing.final
+class ResumeOptimizationPolicyRequest(_message.Message):
+    """Request of ResumeOptimizationPolicy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `judges/{judge}/optimizationPolicy`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeOptimizationPolicyRequest: _TypeAlias = ResumeOptimizationPolicyRequest  # noqa: Y015
+
+@_typing.final
+class ResumeOptimizationPolicyResponse(_message.Message):
+    """Response of ResumeOptimizationPolicy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OPTIMIZATION_POLICY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def optimization_policy(self) -> Global___OptimizationPolicy:
+        """The policy."""
+
+    def __init__(
+        self,
+        *,
+        optimization_policy: Global___OptimizationPolicy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["optimization_policy", b"optimization_policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["optimization_policy", b"optimization_policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeOptimizationPolicyResponse: _TypeAlias = ResumeOptimizationPolicyResponse  # noqa: Y015
+
+@_typing.final
 class OptimizationEvent(_message.Message):
     """Something that happened in a run. Every event but snapshots and heartbeats is a row of a durable log."""
 
@@ -405,6 +820,7 @@ class OptimizationEvent(_message.Message):
     WARNING_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    RESUMED_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
     """Where to go on after this event."""
     sequence: _builtins.int
@@ -439,11 +855,15 @@ class OptimizationEvent(_message.Message):
 
     @_builtins.property
     def heartbeat(self) -> Global___Heartbeat:
-        """Nothing happened for 15 seconds; the run is alive."""
+        """Nothing happened for 5 seconds; the run is alive."""
 
     @_builtins.property
     def finished(self) -> Global___Finished:
-        """The run ended; the last event."""
+        """The run ended; the last event, unless it is resumed."""
+
+    @_builtins.property
+    def resumed(self) -> Global___Resumed:
+        """The run goes on after a restart, a crash or ResumeOptimization."""
 
     def __init__(
         self,
@@ -459,12 +879,13 @@ class OptimizationEvent(_message.Message):
         warning: Global___Warning | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
         finished: Global___Finished | None = ...,
+        resumed: Global___Resumed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["best_improved", b"best_improved", "event", b"event", "event_time", b"event_time", "finished", b"finished", "heartbeat", b"heartbeat", "instruction_proposed", b"instruction_proposed", "phase_changed", b"phase_changed", "snapshot", b"snapshot", "trial_completed", b"trial_completed", "warning", b"warning"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["best_improved", b"best_improved", "event", b"event", "event_time", b"event_time", "finished", b"finished", "heartbeat", b"heartbeat", "instruction_proposed", b"instruction_proposed", "phase_changed", b"phase_changed", "resumed", b"resumed", "snapshot", b"snapshot", "trial_completed", b"trial_completed", "warning", b"warning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_improved", b"best_improved", "event", b"event", "event_time", b"event_time", "finished", b"finished", "heartbeat", b"heartbeat", "instruction_proposed", b"instruction_proposed", "phase_changed", b"phase_changed", "resume_token", b"resume_token", "sequence", b"sequence", "snapshot", b"snapshot", "trial_completed", b"trial_completed", "warning", b"warning"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["best_improved", b"best_improved", "event", b"event", "event_time", b"event_time", "finished", b"finished", "heartbeat", b"heartbeat", "instruction_proposed", b"instruction_proposed", "phase_changed", b"phase_changed", "resume_token", b"resume_token", "resumed", b"resumed", "sequence", b"sequence", "snapshot", b"snapshot", "trial_completed", b"trial_completed", "warning", b"warning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["snapshot", "phase_changed", "instruction_proposed", "trial_completed", "best_improved", "warning", "heartbeat", "finished"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["snapshot", "phase_changed", "instruction_proposed", "trial_completed", "best_improved", "warning", "heartbeat", "finished", "resumed"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -629,6 +1050,36 @@ class Heartbeat(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
+
+@_typing.final
+class Resumed(_message.Message):
+    """The run goes on. What it had done is taken from its journal and not reported again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    RESUME_COUNT_FIELD_NUMBER: _builtins.int
+    ANSWERS_KEPT_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why, such as `the server was restarted`."""
+    resume_count: _builtins.int
+    """How often it went on, this time included."""
+    answers_kept: _builtins.int
+    """Answers that are in its journal and will not be asked for again."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        resume_count: _builtins.int = ...,
+        answers_kept: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers_kept", b"answers_kept", "reason", b"reason", "resume_count", b"resume_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Resumed: _TypeAlias = Resumed  # noqa: Y015
 
 @_typing.final
 class Finished(_message.Message):

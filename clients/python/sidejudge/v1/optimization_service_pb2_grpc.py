@@ -70,6 +70,36 @@ class OptimizationServiceStub:
                 request_serializer=sidejudge_dot_v1_dot_optimization__service__pb2.CancelOptimizationRequest.SerializeToString,
                 response_deserializer=sidejudge_dot_v1_dot_optimization__service__pb2.CancelOptimizationResponse.FromString,
                 _registered_method=True)
+        self.ResumeOptimization = channel.unary_unary(
+                '/sidejudge.v1.OptimizationService/ResumeOptimization',
+                request_serializer=sidejudge_dot_v1_dot_optimization__service__pb2.ResumeOptimizationRequest.SerializeToString,
+                response_deserializer=sidejudge_dot_v1_dot_optimization__service__pb2.ResumeOptimizationResponse.FromString,
+                _registered_method=True)
+        self.EstimateOptimization = channel.unary_unary(
+                '/sidejudge.v1.OptimizationService/EstimateOptimization',
+                request_serializer=sidejudge_dot_v1_dot_optimization__service__pb2.EstimateOptimizationRequest.SerializeToString,
+                response_deserializer=sidejudge_dot_v1_dot_optimization__service__pb2.EstimateOptimizationResponse.FromString,
+                _registered_method=True)
+        self.GetOptimizationPolicy = channel.unary_unary(
+                '/sidejudge.v1.OptimizationService/GetOptimizationPolicy',
+                request_serializer=sidejudge_dot_v1_dot_optimization__service__pb2.GetOptimizationPolicyRequest.SerializeToString,
+                response_deserializer=sidejudge_dot_v1_dot_optimization__service__pb2.GetOptimizationPolicyResponse.FromString,
+                _registered_method=True)
+        self.UpdateOptimizationPolicy = channel.unary_unary(
+                '/sidejudge.v1.OptimizationService/UpdateOptimizationPolicy',
+                request_serializer=sidejudge_dot_v1_dot_optimization__service__pb2.UpdateOptimizationPolicyRequest.SerializeToString,
+                response_deserializer=sidejudge_dot_v1_dot_optimization__service__pb2.UpdateOptimizationPolicyResponse.FromString,
+                _registered_method=True)
+        self.PauseOptimizationPolicy = channel.unary_unary(
+                '/sidejudge.v1.OptimizationService/PauseOptimizationPolicy',
+                request_serializer=sidejudge_dot_v1_dot_optimization__service__pb2.PauseOptimizationPolicyRequest.SerializeToString,
+                response_deserializer=sidejudge_dot_v1_dot_optimization__service__pb2.PauseOptimizationPolicyResponse.FromString,
+                _registered_method=True)
+        self.ResumeOptimizationPolicy = channel.unary_unary(
+                '/sidejudge.v1.OptimizationService/ResumeOptimizationPolicy',
+                request_serializer=sidejudge_dot_v1_dot_optimization__service__pb2.ResumeOptimizationPolicyRequest.SerializeToString,
+                response_deserializer=sidejudge_dot_v1_dot_optimization__service__pb2.ResumeOptimizationPolicyResponse.FromString,
+                _registered_method=True)
 
 
 class OptimizationServiceServicer:
@@ -126,6 +156,49 @@ class OptimizationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResumeOptimization(self, request, context):
+        """Goes on with a run that was cancelled, failed or ran out of its budget. Answers that were paid for are not asked for again. A run that is going stays as it is.
+        Errors: OPTIMIZATION_NOT_FOUND, OPTIMIZATION_NOT_RESUMABLE, OPTIMIZATION_IN_PROGRESS, INVALID_REQUEST.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EstimateOptimization(self, request, context):
+        """Says what a run would take and whether the data are ready; starts nothing. Errors: JUDGE_NOT_FOUND, INVALID_REQUEST.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetOptimizationPolicy(self, request, context):
+        """Reads when a judge is optimized by itself. Errors: JUDGE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateOptimizationPolicy(self, request, context):
+        """Changes when a judge is optimized by itself. Errors: JUDGE_NOT_FOUND, INVALID_REQUEST, ETAG_MISMATCH.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseOptimizationPolicy(self, request, context):
+        """Starts nothing by itself until ResumeOptimizationPolicy; a run that is going goes on. Errors: JUDGE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeOptimizationPolicy(self, request, context):
+        """Ends a pause. Errors: JUDGE_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OptimizationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -163,6 +236,36 @@ def add_OptimizationServiceServicer_to_server(servicer, server):
                     servicer.CancelOptimization,
                     request_deserializer=sidejudge_dot_v1_dot_optimization__service__pb2.CancelOptimizationRequest.FromString,
                     response_serializer=sidejudge_dot_v1_dot_optimization__service__pb2.CancelOptimizationResponse.SerializeToString,
+            ),
+            'ResumeOptimization': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeOptimization,
+                    request_deserializer=sidejudge_dot_v1_dot_optimization__service__pb2.ResumeOptimizationRequest.FromString,
+                    response_serializer=sidejudge_dot_v1_dot_optimization__service__pb2.ResumeOptimizationResponse.SerializeToString,
+            ),
+            'EstimateOptimization': grpc.unary_unary_rpc_method_handler(
+                    servicer.EstimateOptimization,
+                    request_deserializer=sidejudge_dot_v1_dot_optimization__service__pb2.EstimateOptimizationRequest.FromString,
+                    response_serializer=sidejudge_dot_v1_dot_optimization__service__pb2.EstimateOptimizationResponse.SerializeToString,
+            ),
+            'GetOptimizationPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOptimizationPolicy,
+                    request_deserializer=sidejudge_dot_v1_dot_optimization__service__pb2.GetOptimizationPolicyRequest.FromString,
+                    response_serializer=sidejudge_dot_v1_dot_optimization__service__pb2.GetOptimizationPolicyResponse.SerializeToString,
+            ),
+            'UpdateOptimizationPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateOptimizationPolicy,
+                    request_deserializer=sidejudge_dot_v1_dot_optimization__service__pb2.UpdateOptimizationPolicyRequest.FromString,
+                    response_serializer=sidejudge_dot_v1_dot_optimization__service__pb2.UpdateOptimizationPolicyResponse.SerializeToString,
+            ),
+            'PauseOptimizationPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseOptimizationPolicy,
+                    request_deserializer=sidejudge_dot_v1_dot_optimization__service__pb2.PauseOptimizationPolicyRequest.FromString,
+                    response_serializer=sidejudge_dot_v1_dot_optimization__service__pb2.PauseOptimizationPolicyResponse.SerializeToString,
+            ),
+            'ResumeOptimizationPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeOptimizationPolicy,
+                    request_deserializer=sidejudge_dot_v1_dot_optimization__service__pb2.ResumeOptimizationPolicyRequest.FromString,
+                    response_serializer=sidejudge_dot_v1_dot_optimization__service__pb2.ResumeOptimizationPolicyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -355,6 +458,168 @@ class OptimizationService:
             '/sidejudge.v1.OptimizationService/CancelOptimization',
             sidejudge_dot_v1_dot_optimization__service__pb2.CancelOptimizationRequest.SerializeToString,
             sidejudge_dot_v1_dot_optimization__service__pb2.CancelOptimizationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeOptimization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidejudge.v1.OptimizationService/ResumeOptimization',
+            sidejudge_dot_v1_dot_optimization__service__pb2.ResumeOptimizationRequest.SerializeToString,
+            sidejudge_dot_v1_dot_optimization__service__pb2.ResumeOptimizationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EstimateOptimization(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidejudge.v1.OptimizationService/EstimateOptimization',
+            sidejudge_dot_v1_dot_optimization__service__pb2.EstimateOptimizationRequest.SerializeToString,
+            sidejudge_dot_v1_dot_optimization__service__pb2.EstimateOptimizationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetOptimizationPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidejudge.v1.OptimizationService/GetOptimizationPolicy',
+            sidejudge_dot_v1_dot_optimization__service__pb2.GetOptimizationPolicyRequest.SerializeToString,
+            sidejudge_dot_v1_dot_optimization__service__pb2.GetOptimizationPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateOptimizationPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidejudge.v1.OptimizationService/UpdateOptimizationPolicy',
+            sidejudge_dot_v1_dot_optimization__service__pb2.UpdateOptimizationPolicyRequest.SerializeToString,
+            sidejudge_dot_v1_dot_optimization__service__pb2.UpdateOptimizationPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseOptimizationPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidejudge.v1.OptimizationService/PauseOptimizationPolicy',
+            sidejudge_dot_v1_dot_optimization__service__pb2.PauseOptimizationPolicyRequest.SerializeToString,
+            sidejudge_dot_v1_dot_optimization__service__pb2.PauseOptimizationPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeOptimizationPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidejudge.v1.OptimizationService/ResumeOptimizationPolicy',
+            sidejudge_dot_v1_dot_optimization__service__pb2.ResumeOptimizationPolicyRequest.SerializeToString,
+            sidejudge_dot_v1_dot_optimization__service__pb2.ResumeOptimizationPolicyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,20 @@ class OptimizationServiceStub:
     """Streams the events of a run: without a token first a snapshot, then live; with a token exactly the events after it. Ends with `finished`. Errors: OPTIMIZATION_NOT_FOUND, INVALID_RESUME_TOKEN."""
     CancelOptimization: _grpc.UnaryUnaryMultiCallable[_optimization_service_pb2.CancelOptimizationRequest, _optimization_service_pb2.CancelOptimizationResponse]
     """Asks a run to stop. It ends as CANCELLED within about 2 seconds and keeps the best version so far; nothing is deployed. A run that has ended stays as it is."""
+    ResumeOptimization: _grpc.UnaryUnaryMultiCallable[_optimization_service_pb2.ResumeOptimizationRequest, _optimization_service_pb2.ResumeOptimizationResponse]
+    """Goes on with a run that was cancelled, failed or ran out of its budget. Answers that were paid for are not asked for again. A run that is going stays as it is.
+    Errors: OPTIMIZATION_NOT_FOUND, OPTIMIZATION_NOT_RESUMABLE, OPTIMIZATION_IN_PROGRESS, INVALID_REQUEST.
+    """
+    EstimateOptimization: _grpc.UnaryUnaryMultiCallable[_optimization_service_pb2.EstimateOptimizationRequest, _optimization_service_pb2.EstimateOptimizationResponse]
+    """Says what a run would take and whether the data are ready; starts nothing. Errors: JUDGE_NOT_FOUND, INVALID_REQUEST."""
+    GetOptimizationPolicy: _grpc.UnaryUnaryMultiCallable[_optimization_service_pb2.GetOptimizationPolicyRequest, _optimization_service_pb2.GetOptimizationPolicyResponse]
+    """Reads when a judge is optimized by itself. Errors: JUDGE_NOT_FOUND."""
+    UpdateOptimizationPolicy: _grpc.UnaryUnaryMultiCallable[_optimization_service_pb2.UpdateOptimizationPolicyRequest, _optimization_service_pb2.UpdateOptimizationPolicyResponse]
+    """Changes when a judge is optimized by itself. Errors: JUDGE_NOT_FOUND, INVALID_REQUEST, ETAG_MISMATCH."""
+    PauseOptimizationPolicy: _grpc.UnaryUnaryMultiCallable[_optimization_service_pb2.PauseOptimizationPolicyRequest, _optimization_service_pb2.PauseOptimizationPolicyResponse]
+    """Starts nothing by itself until ResumeOptimizationPolicy; a run that is going goes on. Errors: JUDGE_NOT_FOUND."""
+    ResumeOptimizationPolicy: _grpc.UnaryUnaryMultiCallable[_optimization_service_pb2.ResumeOptimizationPolicyRequest, _optimization_service_pb2.ResumeOptimizationPolicyResponse]
+    """Ends a pause. Errors: JUDGE_NOT_FOUND."""
 
 @_typing.type_check_only
 class OptimizationServiceAsyncStub(OptimizationServiceStub):
@@ -73,6 +87,20 @@ class OptimizationServiceAsyncStub(OptimizationServiceStub):
     """Streams the events of a run: without a token first a snapshot, then live; with a token exactly the events after it. Ends with `finished`. Errors: OPTIMIZATION_NOT_FOUND, INVALID_RESUME_TOKEN."""
     CancelOptimization: _aio.UnaryUnaryMultiCallable[_optimization_service_pb2.CancelOptimizationRequest, _optimization_service_pb2.CancelOptimizationResponse]  # type: ignore[assignment]
     """Asks a run to stop. It ends as CANCELLED within about 2 seconds and keeps the best version so far; nothing is deployed. A run that has ended stays as it is."""
+    ResumeOptimization: _aio.UnaryUnaryMultiCallable[_optimization_service_pb2.ResumeOptimizationRequest, _optimization_service_pb2.ResumeOptimizationResponse]  # type: ignore[assignment]
+    """Goes on with a run that was cancelled, failed or ran out of its budget. Answers that were paid for are not asked for again. A run that is going stays as it is.
+    Errors: OPTIMIZATION_NOT_FOUND, OPTIMIZATION_NOT_RESUMABLE, OPTIMIZATION_IN_PROGRESS, INVALID_REQUEST.
+    """
+    EstimateOptimization: _aio.UnaryUnaryMultiCallable[_optimization_service_pb2.EstimateOptimizationRequest, _optimization_service_pb2.EstimateOptimizationResponse]  # type: ignore[assignment]
+    """Says what a run would take and whether the data are ready; starts nothing. Errors: JUDGE_NOT_FOUND, INVALID_REQUEST."""
+    GetOptimizationPolicy: _aio.UnaryUnaryMultiCallable[_optimization_service_pb2.GetOptimizationPolicyRequest, _optimization_service_pb2.GetOptimizationPolicyResponse]  # type: ignore[assignment]
+    """Reads when a judge is optimized by itself. Errors: JUDGE_NOT_FOUND."""
+    UpdateOptimizationPolicy: _aio.UnaryUnaryMultiCallable[_optimization_service_pb2.UpdateOptimizationPolicyRequest, _optimization_service_pb2.UpdateOptimizationPolicyResponse]  # type: ignore[assignment]
+    """Changes when a judge is optimized by itself. Errors: JUDGE_NOT_FOUND, INVALID_REQUEST, ETAG_MISMATCH."""
+    PauseOptimizationPolicy: _aio.UnaryUnaryMultiCallable[_optimization_service_pb2.PauseOptimizationPolicyRequest, _optimization_service_pb2.PauseOptimizationPolicyResponse]  # type: ignore[assignment]
+    """Starts nothing by itself until ResumeOptimizationPolicy; a run that is going goes on. Errors: JUDGE_NOT_FOUND."""
+    ResumeOptimizationPolicy: _aio.UnaryUnaryMultiCallable[_optimization_service_pb2.ResumeOptimizationPolicyRequest, _optimization_service_pb2.ResumeOptimizationPolicyResponse]  # type: ignore[assignment]
+    """Ends a pause. Errors: JUDGE_NOT_FOUND."""
 
 class OptimizationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Makes judges better."""
@@ -134,5 +162,55 @@ class OptimizationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_optimization_service_pb2.CancelOptimizationResponse, _abc.Awaitable[_optimization_service_pb2.CancelOptimizationResponse]]:
         """Asks a run to stop. It ends as CANCELLED within about 2 seconds and keeps the best version so far; nothing is deployed. A run that has ended stays as it is."""
+
+    @_abc_1.abstractmethod
+    def ResumeOptimization(
+        self,
+        request: _optimization_service_pb2.ResumeOptimizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_optimization_service_pb2.ResumeOptimizationResponse, _abc.Awaitable[_optimization_service_pb2.ResumeOptimizationResponse]]:
+        """Goes on with a run that was cancelled, failed or ran out of its budget. Answers that were paid for are not asked for again. A run that is going stays as it is.
+        Errors: OPTIMIZATION_NOT_FOUND, OPTIMIZATION_NOT_RESUMABLE, OPTIMIZATION_IN_PROGRESS, INVALID_REQUEST.
+        """
+
+    @_abc_1.abstractmethod
+    def EstimateOptimization(
+        self,
+        request: _optimization_service_pb2.EstimateOptimizationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_optimization_service_pb2.EstimateOptimizationResponse, _abc.Awaitable[_optimization_service_pb2.EstimateOptimizationResponse]]:
+        """Says what a run would take and whether the data are ready; starts nothing. Errors: JUDGE_NOT_FOUND, INVALID_REQUEST."""
+
+    @_abc_1.abstractmethod
+    def GetOptimizationPolicy(
+        self,
+        request: _optimization_service_pb2.GetOptimizationPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_optimization_service_pb2.GetOptimizationPolicyResponse, _abc.Awaitable[_optimization_service_pb2.GetOptimizationPolicyResponse]]:
+        """Reads when a judge is optimized by itself. Errors: JUDGE_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def UpdateOptimizationPolicy(
+        self,
+        request: _optimization_service_pb2.UpdateOptimizationPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_optimization_service_pb2.UpdateOptimizationPolicyResponse, _abc.Awaitable[_optimization_service_pb2.UpdateOptimizationPolicyResponse]]:
+        """Changes when a judge is optimized by itself. Errors: JUDGE_NOT_FOUND, INVALID_REQUEST, ETAG_MISMATCH."""
+
+    @_abc_1.abstractmethod
+    def PauseOptimizationPolicy(
+        self,
+        request: _optimization_service_pb2.PauseOptimizationPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_optimization_service_pb2.PauseOptimizationPolicyResponse, _abc.Awaitable[_optimization_service_pb2.PauseOptimizationPolicyResponse]]:
+        """Starts nothing by itself until ResumeOptimizationPolicy; a run that is going goes on. Errors: JUDGE_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ResumeOptimizationPolicy(
+        self,
+        request: _optimization_service_pb2.ResumeOptimizationPolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_optimization_service_pb2.ResumeOptimizationPolicyResponse, _abc.Awaitable[_optimization_service_pb2.ResumeOptimizationPolicyResponse]]:
+        """Ends a pause. Errors: JUDGE_NOT_FOUND."""
 
 def add_OptimizationServiceServicer_to_server(servicer: OptimizationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
