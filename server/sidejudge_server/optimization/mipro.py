@@ -4,8 +4,7 @@ The only importer of ``dspy.teleprompt``. Written against dspy 3.4; overrides ar
 leading underscore, so the dependency is pinned below 3.5 and `tests/optimization/test_worker.py` runs
 the real thing. What differs from the original:
 
-* Scores and combinations are reported as they come, with consecutive numbers of our own (the
-  original's skip wherever it adds a full evaluation to the study).
+* Scores and combinations are reported as they come, full evaluations between minibatches included.
 * The module is never sent to a model as source code, and demonstration sets keep to a size.
 * Instructions are checked before they compete; curated ones stand in.
 * The demonstrations of the version that serves are one of the candidate sets (the original forgets
@@ -16,7 +15,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import dspy
@@ -50,29 +49,19 @@ class SearchTrial:
     """One scored combination.
 
     Attributes:
-        number: From 1, without gaps.
         score: Mean metric, 0..1.
         example_count: Validation examples looked at.
         full: True if those were all.
         instruction_index: 0 is the current instruction.
         demo_set_index: 0 is none.
-        instructions: The instruction.
-        demo_count: Demonstrations in the set.
-        new: False if the combination has been scored on the same examples before.
-        best: True if it is the best full evaluation so far, the baseline included.
         module: The candidate; only the caller's own module functions read it.
     """
 
-    number: int
     score: float
     example_count: int
     full: bool
     instruction_index: int
     demo_set_index: int
-    instructions: str
-    demo_count: int
-    new: bool
-    best: bool
     module: Dspy
 
 
@@ -111,7 +100,6 @@ class StreamingMIPRO(MIPROv2):  # type: ignore[misc]  # dspy has no type informa
         prompt_lm: Dspy,
         plan: SearchPlan,
         curated: Sequence[str],
-        baseline_score: float,
         observer: SearchObserver,
     ) -> None:
         """Prepare a search.
@@ -122,7 +110,6 @@ class StreamingMIPRO(MIPROv2):  # type: ignore[misc]  # dspy has no type informa
             prompt_lm: Writes instructions.
             plan: Numbers.
             curated: Instructions that compete or stand in.
-            baseline_score: Of the starting version on all validation examples, 0..1.
             observer: Hears of everything.
         """
         super().__init__(
@@ -141,9 +128,6 @@ class StreamingMIPRO(MIPROv2):  # type: ignore[misc]  # dspy has no type informa
         self._plan = plan
         self._curated = tuple(curated)
         self._observer = observer
-        self._best = baseline_score
-        self._trials = 0
-        self._scored: set[tuple[int, int, bool]] = set()
         self._example_count = 0
 
     def search(
@@ -356,31 +340,16 @@ class StreamingMIPRO(MIPROv2):  # type: ignore[misc]  # dspy has no type informa
         count: int,
         full: bool,
     ) -> None:
-        predictor = module.predictors()[0]
-        combination = (
-            params["0_predictor_instruction"],
-            params.get("0_predictor_demos", 0),
-            full,
+        self._observer.trial(
+            SearchTrial(
+                score=percent / 100,
+                example_count=count,
+                full=full,
+                instruction_index=params["0_predictor_instruction"],
+                demo_set_index=params.get("0_predictor_demos", 0),
+                module=module,
+            )
         )
-        self._trials += 1
-        trial = SearchTrial(
-            number=self._trials,
-            score=percent / 100,
-            example_count=count,
-            full=full,
-            instruction_index=combination[0],
-            demo_set_index=combination[1],
-            instructions=predictor.signature.instructions,
-            demo_count=len(predictor.demos),
-            new=combination not in self._scored,
-            best=False,
-            module=module,
-        )
-        self._scored.add(combination)
-        if full and trial.score > self._best:
-            self._best = trial.score
-            trial = replace(trial, best=True)
-        self._observer.trial(trial)
 
 
 _SHARE = 3

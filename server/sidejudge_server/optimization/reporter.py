@@ -21,9 +21,9 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from sidejudge_server.optimization.metering import SpendMeter
-from sidejudge_server.optimization.mipro import SearchTrial
 from sidejudge_server.optimization.proposals import Proposal
 from sidejudge_server.optimization.spec import EventKind, Phase, Progress
+from sidejudge_server.optimization.trial import Trial
 
 __all__ = ["EventSink", "Reporter", "remaining_s"]
 
@@ -115,31 +115,16 @@ class Reporter:
             refusal=proposal.refusal,
         )
 
-    def baseline(
-        self, score: float, *, example_count: int, trial: Mapping[str, Any]
-    ) -> None:
-        """Report the starting version as trial 0."""
-        self._baseline = self._best = score
-        self._send_trial(
-            {
-                "number": 0,
-                "score": score,
-                "example_count": example_count,
-                "full_evaluation": True,
-                "instruction_index": 0,
-                "demonstration_set_index": 0,
-                "best": True,
-                **trial,
-            }
-        )
-
-    def trial(self, trial: SearchTrial) -> None:
-        """Report a trial."""
+    def trial(self, trial: Trial) -> None:
+        """Report a trial; number 0 is the version that the run starts from."""
+        if trial.number == 0:
+            self._baseline = trial.score
         self._trials = trial.number
         if trial.best:
             self._best = trial.score
-        self._send_trial(
-            {
+        self._send(
+            EventKind.TRIAL_COMPLETED,
+            trial={
                 "number": trial.number,
                 "score": trial.score,
                 "example_count": trial.example_count,
@@ -149,7 +134,9 @@ class Reporter:
                 "instructions": trial.instructions,
                 "demonstration_count": trial.demo_count,
                 "best": trial.best,
-            }
+                "end_time": datetime.now(UTC).isoformat(),
+            },
+            progress=self.progress.to_json(),
         )
 
     def best_improved(self, trial: int, *, score: float, program_json: str) -> None:
@@ -170,14 +157,6 @@ class Reporter:
     def search_ended(self) -> None:
         """Correct the planned number of trials to what became of it."""
         self._total = self._trials
-
-    def _send_trial(self, trial: Mapping[str, Any]) -> None:
-        document = {**trial, "end_time": datetime.now(UTC).isoformat()}
-        self._send(
-            EventKind.TRIAL_COMPLETED,
-            trial=document,
-            progress=self.progress.to_json(),
-        )
 
     def _send(self, kind: EventKind, **payload: object) -> None:
         self._sink.send({"kind": kind.value, **payload})
