@@ -180,3 +180,19 @@ def test_custom_judge_is_created_shown_and_deleted(
     assert call("judges", "delete", "polite").code == 0
     gone = call("evaluate", "polite", "--artifact", "a", "--field", "tone=b")
     assert "[JUDGE_NOT_FOUND]" in gone.err
+
+
+@pytest.mark.parametrize(
+    "argv", [("estimate", "faithfulness"), ("optimize", "faithfulness", "--estimate")]
+)
+def test_estimate_is_printed_and_nothing_starts(
+    call: Command, argv: tuple[str, ...]
+) -> None:
+    """Calls, time and what the numbers rest on, with the reason why it would be refused."""
+    shown = call(*argv, "--trials", "5")
+    assert shown.code == 0
+    assert "5 trials" in shown.out
+    assert "basis" in shown.out
+    assert "not ready" in shown.out
+    assert call(*argv, "--json").json["estimate"]["lm_calls"]
+    assert call("optimizations", "list", "--json").json == {}

@@ -111,3 +111,21 @@ def test_plain_view_prints_a_line_an_event_on_stderr(
         "[1:15] queued  trial 0/10  score -  best -  baseline -  7 calls",
         "warning: a\ufffd[2J",
     ]
+
+
+def test_a_run_begins_with_what_it_was_expected_to_take() -> None:
+    """The snapshot brings the estimate and, if a policy started the run, its reason."""
+    run = optimization_pb2.Optimization(
+        estimate=optimization_pb2.OptimizationEstimate(
+            lm_calls=120, duration=Duration(seconds=90)
+        ),
+        trigger=optimization_pb2.OptimizationTrigger(
+            source=optimization_pb2.OptimizationTrigger.SOURCE_POLICY,
+            reason="52 new examples",
+        ),
+    )
+    assert RunState().apply(Event(snapshot=run)) == [
+        "started by the policy: 52 new examples",
+        "expected: 120 calls, 1:30",
+    ]
+    assert RunState().apply(Event(snapshot=optimization_pb2.Optimization())) == []

@@ -15,6 +15,7 @@ from google.rpc import error_details_pb2, status_pb2
 from sidejudge.v1 import optimization_pb2 as pb
 from sidejudge.v1 import optimization_service_pb2
 from sidejudge_server.api.convert_common import timestamp
+from sidejudge_server.api.convert_estimate import estimate_message
 from sidejudge_server.api.names import (
     judge_name,
     optimization_name,
@@ -33,6 +34,7 @@ from sidejudge_storage import OptimizationFilter
 from sidejudge_storage.records import OptimizationEventRecord, OptimizationRecord
 
 __all__ = [
+    "config_message",
     "create_command",
     "optimization_filter",
     "optimization_message",
@@ -121,7 +123,7 @@ def optimization_message(record: OptimizationRecord) -> pb.Optimization:
     message = pb.Optimization(
         name=optimization_name(record.optimization_id),
         judge=judge_name(record.judge_id),
-        config=_config_message(json.loads(record.config_json)),
+        config=config_message(json.loads(record.config_json)),
         deploy_if_better=record.deploy_if_better,
         state=STATES[record.state],
         phase=phase_value(record.phase),
@@ -133,11 +135,19 @@ def optimization_message(record: OptimizationRecord) -> pb.Optimization:
         end_time=timestamp(record.ended_at),
         task_model=record.task_model,
         prompt_model=record.prompt_model,
+        trigger=pb.OptimizationTrigger(
+            source=pb.OptimizationTrigger.Source.Value(
+                f"SOURCE_{record.trigger_source.upper()}"
+            ),
+            reason=record.trigger_reason,
+        ),
     )
     if record.candidate_version is not None:
         message.candidate_version = version_name(
             record.judge_id, record.candidate_version
         )
+    if record.estimate_json is not None:
+        message.estimate.CopyFrom(estimate_message(json.loads(record.estimate_json)))
     if record.decision_json is not None:
         message.decision.CopyFrom(_decision(json.loads(record.decision_json)))
     if record.error_json is not None:
@@ -145,7 +155,7 @@ def optimization_message(record: OptimizationRecord) -> pb.Optimization:
     return message
 
 
-def _config_message(config: Mapping[str, Any]) -> pb.OptimizationConfig:
+def config_message(config: Mapping[str, Any]) -> pb.OptimizationConfig:
     """Return the numbers that a run uses: those asked for, completed by the defaults."""
     message = pb.OptimizationConfig(
         **{name: config[name] for name in _NUMBERS if config.get(name) is not None}

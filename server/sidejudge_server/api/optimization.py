@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, cast
 
 from sidejudge.v1 import optimization_service_pb2 as pb
 from sidejudge.v1.optimization_service_pb2_grpc import OptimizationServiceServicer
+from sidejudge_server.api.convert_estimate import estimate_message
 from sidejudge_server.api.convert_event import event_message, resume_position
 from sidejudge_server.api.convert_optimization import (
+    config_message,
     create_command,
     optimization_filter,
     optimization_message,
     trial_from_record,
 )
+from sidejudge_server.api.convert_training import training_set_message
 from sidejudge_server.api.paging import cut_page, read_paging
 from sidejudge_server.api.tokens import TokenCodec
 from sidejudge_server.api.validate import Checker
@@ -53,6 +57,20 @@ class OptimizationServicer(OptimizationServiceServicer):
         command = create_command(checker, request.optimization, request.request_id)
         record = await self._service.create(command)
         return pb.CreateOptimizationResponse(optimization=optimization_message(record))
+
+    async def EstimateOptimization(
+        self, request: pb.EstimateOptimizationRequest, context: object
+    ) -> pb.EstimateOptimizationResponse:
+        """Say what a run would take; starts nothing."""
+        checker = Checker(self._max_text_chars)
+        command = create_command(checker, request.optimization, "")
+        estimated = await self._service.estimate(command)
+        return pb.EstimateOptimizationResponse(
+            estimate=estimate_message(estimated.estimate.to_json()),
+            config=config_message(json.loads(estimated.config_json)),
+            training_set=training_set_message(estimated.training_set),
+            warnings=estimated.warnings,
+        )
 
     async def GetOptimization(
         self, request: pb.GetOptimizationRequest, context: object

@@ -24,6 +24,7 @@ from sidejudge_server.cli.watching import follow, open_view, phase_word
 
 __all__ = [
     "cancel",
+    "estimate_words",
     "list_runs",
     "print_run",
     "show",
@@ -185,6 +186,11 @@ def print_run(run: optimization_pb2.Optimization) -> None:
                 "cost",
                 _cost(run),
             ),
+            (
+                "estimated",
+                estimate_words(run.estimate) if run.HasField("estimate") else None,
+            ),
+            ("started by", _trigger(run)),
             ("baseline", short(run.baseline_version)),
             (
                 "candidate",
@@ -207,6 +213,22 @@ def _cost(run: optimization_pb2.Optimization) -> str:
         f" {progress.output_tokens} tokens, {cost},"
         f" {duration(progress.elapsed.ToTimedelta())}"
     )
+
+
+def estimate_words(estimate: optimization_pb2.OptimizationEstimate) -> str:
+    """Return an estimate in one line, in the order of the actual cost."""
+    cost = money(estimate.cost_usd if estimate.HasField("cost_usd") else None)
+    return (
+        f"{estimate.lm_calls} calls, {estimate.input_tokens} +"
+        f" {estimate.output_tokens} tokens, {cost},"
+        f" {duration(estimate.duration.ToTimedelta())}, {estimate.trials} trials"
+    )
+
+
+def _trigger(run: optimization_pb2.Optimization) -> str | None:
+    """Return why the policy started a run; None for a run that somebody asked for."""
+    by_policy = run.trigger.source == optimization_pb2.OptimizationTrigger.SOURCE_POLICY
+    return f"the policy: {run.trigger.reason}" if by_policy else None
 
 
 def _print_decision(decision: optimization_pb2.GateDecision) -> None:

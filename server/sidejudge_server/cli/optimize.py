@@ -1,4 +1,4 @@
-"""`sidejudge optimize`: look for a better version of a judge."""
+"""`sidejudge optimize` and `estimate`: look for a better version of a judge, or say what it takes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from sidejudge.v1 import optimization_pb2, optimization_service_pb2
 from sidejudge_server.cli.connection import Session, connect
 from sidejudge_server.cli.failures import EXIT_USAGE, CommandError
 from sidejudge_server.cli.names import judge_name, short
-from sidejudge_server.cli.optimizations import watch_to_end
-from sidejudge_server.cli.printing import print_message, say, warn
+from sidejudge_server.cli.optimizations import estimate_words, watch_to_end
+from sidejudge_server.cli.printing import key_values, print_message, say, warn
+from sidejudge_server.cli.training import print_training_set
 
-__all__ = ["run", "search_config", "start"]
+__all__ = ["estimate", "run", "search_config", "start"]
 
 # option -> field of OptimizationConfig
 _NUMBERS = {
@@ -25,6 +26,8 @@ _NUMBERS = {
 
 def run(args: argparse.Namespace) -> int:
     """Start a run; with --watch follow it and exit 1 if it failed or was cancelled."""
+    if args.estimate:
+        return estimate(args)
     config = search_config(args)
     with connect(args) as session:
         started = start(
@@ -41,6 +44,35 @@ def run(args: argparse.Namespace) -> int:
     else:
         say(f"{started.name} is started.")
         say(f"`sidejudge optimizations watch {short(started.name)}` follows it.")
+    return 0
+
+
+def estimate(args: argparse.Namespace) -> int:
+    """Print what a run would take and whether the data are ready; start nothing."""
+    asked = optimization_pb2.Optimization(
+        judge=judge_name(args.judge), config=search_config(args)
+    )
+    with connect(args) as session:
+        answer = session.client.optimization.EstimateOptimization(
+            optimization_service_pb2.EstimateOptimizationRequest(optimization=asked),
+            timeout=session.timeout_s,
+        )
+    if args.json:
+        print_message(answer)
+        return 0
+    config = answer.config
+    key_values(
+        [
+            ("estimate", estimate_words(answer.estimate)),
+            ("trials", config.num_trials),
+            ("candidates", config.num_candidates),
+            ("seed", config.seed),
+            ("basis", answer.estimate.basis),
+            *(("note", text) for text in answer.warnings),
+        ]
+    )
+    say()
+    print_training_set(answer.training_set)
     return 0
 
 

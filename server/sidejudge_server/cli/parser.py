@@ -251,6 +251,9 @@ def _add_optimize(commands: Any) -> None:  # noqa: ANN401 - as above
     )
     optimize.add_argument("judge", metavar="JUDGE")
     optimize.add_argument(
+        "--estimate", action="store_true", help="only say what it would take"
+    )
+    optimize.add_argument(
         "--watch", action="store_true", help="show the progress until it ends"
     )
     optimize.add_argument(
@@ -260,6 +263,16 @@ def _add_optimize(commands: Any) -> None:  # noqa: ANN401 - as above
     )
     add_search(optimize)
     add_client(optimize)
+
+    estimate = declare(
+        commands,
+        "estimate",
+        "optimize:estimate",
+        "Say what an optimization would take; starts nothing.",
+    )
+    estimate.add_argument("judge", metavar="JUDGE")
+    add_search(estimate)
+    add_client(estimate)
 
     runs = group(commands, "optimizations", "Look at optimizations and stop them.")
     listing = declare(

@@ -55,7 +55,8 @@ class RunState:
         kind = event.WhichOneof("event")
         if kind == "snapshot":
             self._take_run(event.snapshot)
-        elif kind == "finished":
+            return _expected(event.snapshot)
+        if kind == "finished":
             self._take_run(event.finished.optimization)
         elif kind == "phase_changed":
             self.phase = phase_word(event.phase_changed.phase)
@@ -255,6 +256,17 @@ def phase_word(phase: optimization_pb2.Optimization.Phase.ValueType) -> str:
     except ValueError:
         return "working"
     return name.removeprefix("PHASE_").lower()
+
+
+def _expected(run: optimization_pb2.Optimization) -> list[str]:
+    """Return what a run was expected to take, and why a policy started it."""
+    lines = []
+    if run.trigger.reason:
+        lines.append(f"started by the policy: {run.trigger.reason}")
+    if run.HasField("estimate"):
+        took = run.estimate.duration.ToTimedelta()
+        lines.append(f"expected: {run.estimate.lm_calls} calls, {duration(took)}")
+    return lines
 
 
 def _state_word(state: optimization_pb2.Optimization.State.ValueType) -> str:

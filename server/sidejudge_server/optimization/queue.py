@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from sidejudge_server.config import LMSettings, Settings
 from sidejudge_server.errors import (
@@ -17,19 +17,20 @@ from sidejudge_server.errors import (
     NotFoundError,
 )
 from sidejudge_server.judges.codec import canonical_json
-from sidejudge_server.judges.kinds import curated_instructions
 from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.judges.requests import Claim, RequestLog
 from sidejudge_server.judges.versions import Judge, JudgeVersion
+from sidejudge_server.optimization.estimate import NO_BOUNDS, RunEstimate
+from sidejudge_server.optimization.estimator import Estimator, Preview
 from sidejudge_server.optimization.executor import Executor
 from sidejudge_server.optimization.finish import Finisher
 from sidejudge_server.optimization.plan import (
     InstructionSource,
     OptimizationConfig,
     SearchPlan,
-    make_plan,
     total_trials,
 )
+from sidejudge_server.optimization.planning import completed_config, plan_for
 from sidejudge_server.optimization.run_log import (
     LiveRun,
     WatchEvent,
@@ -44,7 +45,7 @@ from sidejudge_server.optimization.spec import (
     Progress,
 )
 from sidejudge_server.training.readiness import Readiness, TrainingSet
-from sidejudge_server.training.service import TrainingData
+from sidejudge_server.training.service import TrainingData, TrainingSets
 from sidejudge_storage import (
     OptimizationEventRecord,
     OptimizationFilter,
@@ -53,17 +54,9 @@ from sidejudge_storage import (
 )
 from sidejudge_storage.ids import new_id
 
-__all__ = ["CreateOptimization", "OptimizationService", "TrainingSets"]
+__all__ = ["CreateOptimization", "OptimizationService"]
 
 T = TypeVar("T")
-
-
-class TrainingSets(Protocol):
-    """Who knows what a judge has to learn from."""
-
-    async def training_data(self, judge_id: str) -> TrainingData:
-        """Return the training set with its examples, all acknowledged feedback in it."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +112,7 @@ class OptimizationService:
         self._training = training
         self._settings = settings
         self._requests = requests or RequestLog(storage)
+        self._estimator = Estimator(storage, registry, training, settings)
         self._finisher = Finisher(storage, registry)
         self._runner = Runner(executor, self._finisher, settings, resolve_lm=resolve_lm)
         self._live: dict[str, LiveRun] = {}
@@ -170,6 +164,17 @@ class OptimizationService:
             recall=self.get,
         )
         return await _uninterrupted(once)
+
+    async def estimate(self, command: CreateOptimization) -> Preview:
+        """Say what a run would take; starts nothing, and answers also if the data are not ready.
+
+        Raises:
+            NotFoundError: There is no such judge.
+            InvalidRequestError: The configuration is out of range.
+            StorageUnavailableError: Examples could not be derived from feedback.
+        """
+        found = await self._estimator.preview(command.judge_id, command.config)
+        return replace(found, warnings=(*self._busy(command.judge_id), *found.warnings))
 
     async def get(self, optimization_id: str) -> OptimizationRecord:
         """Return a run; NotFoundError if there is none."""
@@ -275,8 +280,13 @@ class OptimizationService:
         training_set = data.training_set
         _check_ready(training_set, self._settings.optimization.min_examples)
         version = self._registry.get_version(command.judge_id)
-        plan = self._plan(command.config, version, training_set)
-        record = self._record(command, version, training_set, plan=plan)
+        plan = plan_for(self._settings, command.config, version, training_set)
+        estimate, _ = await self._estimator.estimate(
+            version, plan, data=data, bounds=NO_BOUNDS
+        )
+        record = self._record(
+            command, version, training_set, plan=plan, estimate=estimate
+        )
         run = LiveRun(record, self._storage)
         run.progress = Progress(trials_total=total_trials(plan))
         if self._runner.is_full:
@@ -300,25 +310,6 @@ class OptimizationService:
         self._tasks[run.run_id] = task
         return run.record
 
-    def _plan(
-        self,
-        config: OptimizationConfig,
-        version: JudgeVersion,
-        training_set: TrainingSet,
-    ) -> SearchPlan:
-        task_lm = self._settings.task_lm
-        return make_plan(
-            config,
-            scores=version.program.scores,
-            train_count=training_set.train_count,
-            validation_count=training_set.validation_count,
-            curated_count=len(curated_instructions(version.program)),
-            default_lm_calls=self._settings.optimization.default_lm_calls,
-            local=task_lm.model.startswith("local/"),
-            max_concurrency=task_lm.max_concurrency,
-            prompt_model=self._settings.prompt_lm is not None,
-        )
-
     def _record(
         self,
         command: CreateOptimization,
@@ -326,18 +317,10 @@ class OptimizationService:
         training_set: TrainingSet,
         *,
         plan: SearchPlan,
+        estimate: RunEstimate,
     ) -> OptimizationRecord:
         prompt_lm = self._settings.prompt_lm or self._settings.task_lm
         proposes = plan.instruction_source is InstructionSource.PROPOSER
-        resolved = {
-            **command.config.to_json(),
-            "num_trials": plan.num_trials,
-            "num_candidates": plan.num_candidates,
-            "max_bootstrapped_demos": plan.max_bootstrapped_demos,
-            "max_labeled_demos": plan.max_labeled_demos,
-            "seed": plan.seed,
-            "instruction_source": plan.instruction_source.value,
-        }
         now = datetime.now(UTC)
         waiting = self._runner.is_full
         return OptimizationRecord(
@@ -345,7 +328,7 @@ class OptimizationService:
             judge_id=command.judge_id,
             state="queued" if waiting else "running",
             phase="" if waiting else Phase.PREPARING.value,
-            config_json=canonical_json(resolved),
+            config_json=canonical_json(completed_config(command.config, plan)),
             deploy_if_better=command.deploy_if_better,
             baseline_version=version.version,
             candidate_version=None,
@@ -365,6 +348,16 @@ class OptimizationService:
             created_at=now,
             started_at=None if waiting else now,
             ended_at=None,
+            estimate_json=canonical_json(estimate.to_json()),
+        )
+
+    def _busy(self, judge_id: str) -> tuple[str, ...]:
+        """Return a warning if a run of the judge would be refused now because of another one."""
+        return tuple(
+            f"the judge is being optimized by optimizations/{run.run_id}: another run would be "
+            "refused until it ends"
+            for run in self._live.values()
+            if run.record.judge_id == judge_id
         )
 
     async def _execute(

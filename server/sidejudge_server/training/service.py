@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 from sidejudge_server.config import Settings
 from sidejudge_server.errors import (
@@ -33,6 +34,7 @@ __all__ = [
     "ImportOutcome",
     "RejectedImport",
     "TrainingData",
+    "TrainingSets",
 ]
 
 MAX_IMPORT = 1_000
@@ -62,6 +64,14 @@ class TrainingData:
 
     training_set: TrainingSet
     examples: tuple[ExampleRecord, ...]
+
+
+class TrainingSets(Protocol):
+    """Who knows what a judge has to learn from."""
+
+    async def training_data(self, judge_id: str) -> TrainingData:
+        """Return the training set with its examples, all acknowledged feedback in it."""
+        ...
 
 
 class FeedbackService:

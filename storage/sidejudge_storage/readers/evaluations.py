@@ -83,6 +83,11 @@ class EvaluationReader(Reader[EvaluationRecord]):
             where.add("json_extract_string(labels_json, ?) = ?", _pointer(name), value)
         return await self._newest(where, before=before, limit=limit)
 
+    async def latest(self, judge_id: str, *, model: str, limit: int) -> _Evaluations:
+        """Return up to ``limit`` evaluations that a model answered for a judge, newest first."""
+        where = Where().equals(judge_id=judge_id, model=model)
+        return await self._newest(where, before=None, limit=limit)
+
     async def _load_keys(self, ids: list[str]) -> dict[str, EvaluationKey]:  # type: ignore[valid-type] # our method list hides the builtin
         where = Where().member("evaluation_id", ids)
         rows = await self._rows(
@@ -90,6 +95,10 @@ class EvaluationReader(Reader[EvaluationRecord]):
             where.params,
         )
         return {row[0]: EvaluationKey(*row) for row in rows}
+
+
+# The method ``list`` hides the builtin inside the class.
+_Evaluations = list[EvaluationRecord]
 
 
 def _pointer(name: str) -> str:
