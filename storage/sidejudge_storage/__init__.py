@@ -26,6 +26,7 @@ from sidejudge_storage.readers.evaluations import (
 )
 from sidejudge_storage.readers.examples import ExampleFilter, ExampleReader
 from sidejudge_storage.readers.feedback import FeedbackFilter, FeedbackReader
+from sidejudge_storage.readers.gate_uses import GateUseReader
 from sidejudge_storage.readers.judges import JudgeReader
 from sidejudge_storage.readers.optimizations import (
     OptimizationFilter,
@@ -37,6 +38,7 @@ from sidejudge_storage.records import (
     EvaluationRecord,
     ExampleRecord,
     FeedbackRecord,
+    GateUseRecord,
     JudgeRecord,
     JudgeVersionRecord,
     OptimizationEventRecord,
@@ -63,6 +65,8 @@ __all__ = [
     "FeedbackFilter",
     "FeedbackReader",
     "FeedbackRecord",
+    "GateUseReader",
+    "GateUseRecord",
     "JudgeReader",
     "JudgeRecord",
     "JudgeVersionRecord",

@@ -9,6 +9,7 @@ from sidejudge_storage.records import (
     EvaluationRecord,
     ExampleRecord,
     FeedbackRecord,
+    GateUseRecord,
     JudgeRecord,
     JudgeVersionRecord,
     OptimizationEventRecord,
@@ -62,6 +63,7 @@ Record = (
     | ExampleRecord
     | OptimizationRecord
     | OptimizationEventRecord
+    | GateUseRecord
     | RequestRecord
 )
 """A new row."""

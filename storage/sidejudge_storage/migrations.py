@@ -133,9 +133,20 @@ _RUNS_WITH_BUDGETS = tuple(
     )
 )
 
+_GATE_USES = (
+    # No key: a run whose end is stored twice has two rows, which the reader takes for one.
+    """CREATE TABLE gate_uses (
+        judge_id VARCHAR NOT NULL, optimization_id VARCHAR NOT NULL, use_number BIGINT NOT NULL,
+        examples_digest VARCHAR NOT NULL, examples_json VARCHAR NOT NULL, alpha DOUBLE NOT NULL,
+        p_value DOUBLE, outcome VARCHAR NOT NULL, wins BIGINT NOT NULL, losses BIGINT NOT NULL,
+        pair_count BIGINT NOT NULL, created_at TIMESTAMP NOT NULL
+    )""",
+)
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration("0001_initial", _INITIAL),
     Migration("0002_runs_with_budgets", _RUNS_WITH_BUDGETS),
+    Migration("0003_gate_uses", _GATE_USES),
 )
 """Every migration in the order in which they apply."""
 

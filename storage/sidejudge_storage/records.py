@@ -15,6 +15,7 @@ __all__ = [
     "EvaluationRecord",
     "ExampleRecord",
     "FeedbackRecord",
+    "GateUseRecord",
     "JudgeRecord",
     "JudgeVersionRecord",
     "OptimizationEventRecord",
@@ -191,6 +192,29 @@ class OptimizationEventRecord:
     created_at: datetime
     kind: str
     payload_json: str
+
+
+@dataclass(frozen=True, slots=True)
+class GateUseRecord:
+    """One look of a run's gate at a judge's held-out examples.
+
+    ``use_number`` counts uses of the same examples from 1, ``examples_json`` holds what tells the
+    examples apart and ``examples_digest`` is its SHA-256; ``alpha`` is the bar of ``p_value``, which
+    is None if it could not be told.
+    """
+
+    judge_id: str
+    optimization_id: str
+    use_number: int
+    examples_digest: str
+    examples_json: str
+    alpha: float
+    p_value: float | None
+    outcome: str
+    wins: int
+    losses: int
+    pair_count: int
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from sidejudge_storage.database import Database, RepairReport, StorageOptions
 from sidejudge_storage.readers.evaluations import EvaluationReader
 from sidejudge_storage.readers.examples import ExampleReader
 from sidejudge_storage.readers.feedback import FeedbackReader
+from sidejudge_storage.readers.gate_uses import GateUseReader
 from sidejudge_storage.readers.judges import JudgeReader
 from sidejudge_storage.readers.optimizations import OptimizationReader
 from sidejudge_storage.readers.requests import RequestReader
@@ -38,6 +39,7 @@ class Storage:
         self.feedback = FeedbackReader(database, self._executor)
         self.examples = ExampleReader(database, self._executor)
         self.optimizations = OptimizationReader(database, self._executor)
+        self.gate_uses = GateUseReader(database, self._executor)
         self.requests = RequestReader(database, self._executor)
 
     @classmethod

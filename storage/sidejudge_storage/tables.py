@@ -21,6 +21,7 @@ from sidejudge_storage.records import (
     EvaluationRecord,
     ExampleRecord,
     FeedbackRecord,
+    GateUseRecord,
     JudgeRecord,
     JudgeVersionRecord,
     OptimizationEventRecord,
@@ -33,6 +34,7 @@ __all__ = [
     "EVALUATIONS",
     "EXAMPLES",
     "FEEDBACK",
+    "GATE_USES",
     "JUDGES",
     "JUDGE_VERSIONS",
     "OPTIMIZATIONS",
@@ -208,6 +210,7 @@ OPTIMIZATION_EVENTS = Table(
     OptimizationEventRecord,
     key=("optimization_id", "sequence"),
 )
+GATE_USES = Table("gate_uses", GateUseRecord, key=("optimization_id",))
 REQUESTS = Table(
     "requests", RequestRecord, key=("request_id",), view="answered_requests"
 )
@@ -221,6 +224,7 @@ _BY_TYPE: dict[type, Table[Any]] = {
     ExampleRecord: EXAMPLES,
     OptimizationRecord: OPTIMIZATIONS,
     OptimizationEventRecord: OPTIMIZATION_EVENTS,
+    GateUseRecord: GATE_USES,
     RequestRecord: REQUESTS,
 }
 

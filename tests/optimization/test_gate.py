@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from sidejudge_server.optimization.gate import GateDecision, Outcome, decide
+from sidejudge_server.optimization.gate import decide
+from sidejudge_server.optimization.gate_decision import GateDecision, Outcome
 from sidejudge_server.stats.outcome import CannotSay
 from sidejudge_server.stats.power import required_pairs
 
@@ -46,15 +47,15 @@ def test_clear_gain_is_improved():
 @pytest.mark.parametrize(
     ("wins", "losses", "p_value", "outcome"),
     [
-        (5, 0, 1 / 32, Outcome.IMPROVED),  # 0.03125, exactly +5 points
-        (4, 0, 1 / 16, Outcome.NOT_ENOUGH_EVIDENCE),  # +4 points, 0.0625
-        (7, 1, 9 / 256, Outcome.IMPROVED),  # 0.0352, +6 points
-        (6, 1, 8 / 128, Outcome.NOT_ENOUGH_EVIDENCE),  # +5 points, 0.0625
+        (10, 0, 1 / 1024, Outcome.IMPROVED),  # 0.00098, exactly +5 points
+        (9, 0, 1 / 512, Outcome.NOT_ENOUGH_EVIDENCE),  # 0.00195, +4.5 points
+        (16, 6, 110056 / 2**22, Outcome.IMPROVED),  # 0.0262, +5 points
+        (18, 8, 2533987 / 2**26, Outcome.NOT_ENOUGH_EVIDENCE),  # 0.0378, +5 points
     ],
 )
 def test_boundary_of_improvement_and_significance(wins, losses, p_value, outcome):
-    """At least +5 points and p below 0.05 are both needed; +5 points exactly is enough."""
-    decision = _verdicts(wins, losses, pairs=100)
+    """At least +5 points and p below 0.0304, 6 / pi^2 of 0.05, are both needed."""
+    decision = _verdicts(wins, losses, pairs=200)
     assert decision.p_value == pytest.approx(p_value, rel=1e-12)
     assert decision.outcome is outcome
 
@@ -98,13 +99,21 @@ def test_no_pairs_cannot_tell():
 
 
 def test_evidence_still_needed_is_planned_from_what_was_seen():
-    """12 wins, 6 losses in 60: +10 points at discordance 0.3, planned for 80 % power."""
+    """12 wins, 6 losses in 60: +10 points at discordance 0.3, planned for 80 % power.
+
+    With 121 examples or more this use counts no longer, so the bar is that of a first use.
+    """
     decision = _verdicts(12, 6, pairs=60)
     assert decision.outcome is Outcome.NOT_ENOUGH_EVIDENCE
     planned = required_pairs(
-        p_win=0.2, p_loss=0.1, power=0.8, alpha=0.05, alternative="new-better"
+        p_win=0.2,
+        p_loss=0.1,
+        power=0.8,
+        alpha=0.05 * 6 / math.pi**2,
+        alternative="new-better",
     )
     assert not isinstance(planned, CannotSay)
+    assert planned > 121
     assert decision.additional_examples_needed == planned - 60
     assert str(decision.additional_examples_needed) in decision.summary
 

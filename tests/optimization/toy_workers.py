@@ -116,7 +116,28 @@ def answers_what_no_judge_can_be(connection: Connection) -> None:
     _succeed(channel, json.dumps({**json.loads(better), "instructions": ""}))
 
 
-def _succeed(channel: Channel, better: str) -> None:
+def tells_what_was_shared(connection: Connection) -> None:
+    """Find something better; the decision repeats what the spec said of earlier uses."""
+    channel = Channel(connection)
+    spec = channel.receive_spec()
+    channel.watch()
+    program = {**json.loads(spec["program_json"]), "instructions": "Better."}
+    _succeed(
+        channel,
+        json.dumps(program, sort_keys=True, separators=(",", ":")),
+        shared=spec["shared_with_earlier"],
+        pair_count=len(spec["test"]),
+        wins=3,
+    )
+
+
+def finds_nothing(connection: Connection) -> None:
+    """End without a candidate."""
+    channel, _ = _search(connection)
+    _succeed(channel, None, outcome="no_improvement")
+
+
+def _succeed(channel: Channel, better: str | None, **changes: object) -> None:
     estimate = {"value": 0.9, "lower": 0.8, "upper": 1.0}
     decision = {
         "outcome": "improved",
@@ -132,6 +153,10 @@ def _succeed(channel: Channel, better: str) -> None:
         "wins": 9,
         "losses": 1,
         "additional_examples_needed": 0,
+        "use_count": 1,
+        "alpha": 0.03,
+        "fresh_labels_needed": 0,
+        **changes,
     }
     channel.send(
         {

@@ -10,6 +10,7 @@ from sidejudge_storage import (
     EvaluationRecord,
     ExampleRecord,
     FeedbackRecord,
+    GateUseRecord,
     JudgeRecord,
     JudgeVersionRecord,
     OptimizationEventRecord,
@@ -173,6 +174,24 @@ def event(**changes: Any) -> OptimizationEventRecord:
         "payload_json": "{}",
     }
     return OptimizationEventRecord(**(fields | changes))
+
+
+def gate_use(**changes: Any) -> GateUseRecord:
+    fields: dict[str, Any] = {
+        "judge_id": "brevity",
+        "optimization_id": "o1",
+        "use_number": 1,
+        "examples_digest": "d1",
+        "examples_json": '["a","b"]',
+        "alpha": 0.03,
+        "p_value": None,
+        "outcome": "improved",
+        "wins": 3,
+        "losses": 1,
+        "pair_count": 20,
+        "created_at": NOW,
+    }
+    return GateUseRecord(**(fields | changes))
 
 
 def request(**changes: Any) -> RequestRecord:

@@ -14,6 +14,7 @@ from sidejudge_storage import (
     EvaluationKey,
     ExampleFilter,
     FeedbackFilter,
+    GateUseRecord,
     OptimizationFilter,
     RejectExample,
     Storage,
@@ -379,3 +380,18 @@ def test_requests_since_a_moment_come_oldest_first(storage: Storage) -> None:
         return [r.request_id for r in await storage.requests.since(samples.NOW)]
 
     assert asyncio.run(work()) == ["b", "c"]
+
+
+def test_a_use_that_was_stored_twice_counts_once(storage: Storage) -> None:
+    """Uses of a judge come oldest first, one for each run."""
+    first = samples.gate_use()
+    second = samples.gate_use(
+        optimization_id="o2", created_at=samples.NOW + timedelta(hours=1)
+    )
+
+    async def work() -> list[GateUseRecord]:
+        await storage.write(second, first, first)
+        await storage.write(samples.gate_use(judge_id="other"))
+        return await storage.gate_uses.of("brevity")
+
+    assert asyncio.run(work()) == [first, second]

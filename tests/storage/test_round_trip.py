@@ -33,7 +33,7 @@ def storage(tmp_path: Path) -> Iterator[Storage]:
 
 
 def test_every_record_comes_back_as_it_was(storage: Storage) -> None:
-    """All nine kinds of rows survive the way through one unit."""
+    """All kinds of rows survive the way through one unit."""
     kept = {
         "judge": samples.judge(),
         "version": samples.version(parent_version=3, model="m"),
@@ -43,6 +43,7 @@ def test_every_record_comes_back_as_it_was(storage: Storage) -> None:
         "example": samples.example(),
         "optimization": samples.optimization(started_at=samples.NOW),
         "event": samples.event(),
+        "gate_use": samples.gate_use(),
         "request": samples.request(),
     }
 
@@ -63,6 +64,7 @@ def test_every_record_comes_back_as_it_was(storage: Storage) -> None:
             "event": (
                 await storage.optimizations.events("o1", after_sequence=0, limit=9)
             )[0],
+            "gate_use": (await storage.gate_uses.of("brevity"))[0],
             "request": await storage.requests.get("r1"),
         }
 

@@ -215,6 +215,9 @@ def _decision(decision: Mapping[str, Any]) -> pb.GateDecision:
         wins=decision["wins"],
         losses=decision["losses"],
         additional_examples_needed=decision["additional_examples_needed"],
+        use_count=decision.get("use_count", 0),
+        alpha=decision.get("alpha", 0.0),
+        fresh_labels_needed=decision.get("fresh_labels_needed", 0),
     )
 
 

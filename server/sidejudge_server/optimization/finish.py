@@ -19,6 +19,7 @@ from sidejudge_server.judges.codec import (
     program_from_json,
 )
 from sidejudge_server.judges.registry import JudgeRegistry
+from sidejudge_server.optimization.gate_uses import gate_use
 from sidejudge_server.optimization.run_log import LiveRun
 from sidejudge_server.optimization.spec import EventKind
 from sidejudge_storage import OptimizationRecord, Storage
@@ -141,14 +142,18 @@ class Finisher:
             and decision["outcome"] == "improved"
         ):
             decision["deployed"] = await self._deploy(run, version, decision["summary"])
+        now = datetime.now(UTC)
+        looked = last.get("candidate") is not None
+        uses = [gate_use(record, decision, held_out=run.held_out, now=now)]
         await run.append(
             EventKind.FINISHED,
             {},
+            *(uses if looked else ()),
             state="succeeded",
             phase="",
             candidate_version=version,
             decision_json=canonical_json(decision),
-            ended_at=datetime.now(UTC),
+            ended_at=now,
         )
 
     async def _deploy(self, run: LiveRun, version: int, summary: str) -> bool:

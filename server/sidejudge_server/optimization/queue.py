@@ -114,7 +114,9 @@ class OptimizationService:
         self._requests = requests or RequestLog(storage)
         self._estimator = Estimator(storage, registry, training, settings)
         self._finisher = Finisher(storage, registry)
-        self._runner = Runner(executor, self._finisher, settings, resolve_lm=resolve_lm)
+        self._runner = Runner(
+            executor, self._finisher, storage, settings, resolve_lm=resolve_lm
+        )
         self._live: dict[str, LiveRun] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._creating = asyncio.Lock()

@@ -74,6 +74,8 @@ class LiveRun:
         self.progress = Progress.from_json(json.loads(record.progress_json))
         self.best: Mapping[str, Any] | None = None
         """Payload of the last ``best_improved``: what a stopped run leaves behind."""
+        self.held_out = ""
+        """What tells the examples apart that its gate looks at; "" before the run has a worker."""
         self.cancel_asked = asyncio.Event()
         self._record = record
         self._storage = storage
@@ -118,13 +120,18 @@ class LiveRun:
             await self._publish(record, event)
 
     async def append(
-        self, kind: EventKind, payload: Mapping[str, Any], **changes: object
+        self,
+        kind: EventKind,
+        payload: Mapping[str, Any],
+        *more: Command,
+        **changes: object,
     ) -> None:
         """Write an event, and changes of the run's row with it, and wake the watchers.
 
         Args:
             kind: One that belongs into the log.
             payload: JSON object.
+            more: What is written in the same unit.
             changes: Fields of the row.
 
         Raises:
@@ -133,7 +140,7 @@ class LiveRun:
         async with self._writing:
             record = _changed(self.record, changes)
             event = self._event(kind, payload)
-            await commit(self._storage, ReplaceOptimization(record), event)
+            await commit(self._storage, ReplaceOptimization(record), event, *more)
             await self._publish(record, event)
 
     async def ask_to_stop(self) -> bool:

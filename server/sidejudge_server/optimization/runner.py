@@ -18,6 +18,7 @@ from sidejudge_server.judges.kinds import curated_instructions
 from sidejudge_server.judges.versions import JudgeVersion
 from sidejudge_server.optimization.executor import Executor
 from sidejudge_server.optimization.finish import Finisher, server_restarted
+from sidejudge_server.optimization.gate_uses import earlier_uses, held_out_of
 from sidejudge_server.optimization.plan import SearchPlan
 from sidejudge_server.optimization.run_log import LiveRun, first_payload
 from sidejudge_server.optimization.spec import (
@@ -28,7 +29,7 @@ from sidejudge_server.optimization.spec import (
     RunSpec,
 )
 from sidejudge_server.training.service import TrainingData
-from sidejudge_storage import ExampleRecord
+from sidejudge_storage import ExampleRecord, Storage
 
 __all__ = ["ResolveLM", "Runner"]
 
@@ -53,12 +54,14 @@ class Runner:
         self,
         executor: Executor,
         finisher: Finisher,
+        storage: Storage,
         settings: Settings,
         *,
         resolve_lm: ResolveLM,
     ) -> None:
         self._executor = executor
         self._finisher = finisher
+        self._storage = storage
         self._settings = settings
         self._resolve_lm = resolve_lm
         self._slots = asyncio.Semaphore(settings.optimization.max_workers)
@@ -214,18 +217,22 @@ class Runner:
         examples: Sequence[ExampleRecord],
     ) -> RunSpec:
         prompt_lm = self._settings.prompt_lm
+        test = _examples(examples, "test")
+        run.held_out = held_out_of(test)
+        earlier = await earlier_uses(self._storage, run.record, test)
         return RunSpec(
             optimization_id=run.run_id,
             program_json=program_to_json(version.program),
             train=_examples(examples, "train"),
             validation=_examples(examples, "validation"),
-            test=_examples(examples, "test"),
+            test=test,
             plan=plan,
             curated=tuple(curated_instructions(version.program)),
             task_lm=await self._resolve_lm(self._settings.task_lm),
             prompt_lm=await self._resolve_lm(prompt_lm) if prompt_lm else None,
             model_dir=str(self._settings.model_dir),
             work_dir=str(self._work_dir(run.run_id).absolute()),
+            shared_with_earlier=earlier.shared,
         )
 
     def _work_dir(self, run_id: str) -> Path:

@@ -112,6 +112,8 @@ class RunSpec:
         prompt_lm: The model that writes instructions; None takes the task model.
         model_dir: Where models are kept.
         work_dir: Private directory of the run: call cache and log.
+        shared_with_earlier: For each earlier use of held-out examples, how many of ``test`` it
+            looked at; decides how much of the error rate the gate may spend.
     """
 
     optimization_id: str
@@ -125,6 +127,7 @@ class RunSpec:
     prompt_lm: LMSettings | None = field(repr=False)
     model_dir: str
     work_dir: str
+    shared_with_earlier: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the spec as a JSON object, keys included: for the pipe only."""
@@ -152,6 +155,7 @@ class RunSpec:
             prompt_lm=LMSettings(**prompt) if prompt else None,
             model_dir=document["model_dir"],
             work_dir=document["work_dir"],
+            shared_with_earlier=tuple(document["shared_with_earlier"]),
         )
 
 

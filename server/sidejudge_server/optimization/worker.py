@@ -103,6 +103,7 @@ class _Run:
         self._models = models
         self._program = program_from_json(spec.program_json)
         self._test = [labelled(e) for e in spec.test]
+        self._shared = spec.shared_with_earlier
         self._warned_unusable = False
         self._algorithm: Algorithm = MIPROv2Search()
         self._context = SearchContext(
@@ -168,6 +169,8 @@ class _Run:
             train=self._quality(best.program, train),
             validation=self._quality(best.program, self._context.validation),
             scores=self._program.scores,
+            shared=self._shared,
+            differs=differs,
         )
         tally = self._models.tally
         if tally.unusable:

@@ -11,14 +11,16 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from sidejudge_server.judges.types import Verdict
+from sidejudge_server.stats.spending import use_number
+from sidejudge_server.training.held_out import EarlierUses, gate_bar
 from sidejudge_server.training.labels import FIFTHS, label_key, labels_differ
 from sidejudge_server.training.splits import Split
-from sidejudge_storage.records import ExampleRecord
+from sidejudge_storage.records import ExampleRecord, GateUseRecord
 
 __all__ = [
     "MIN_DISAGREEMENTS",
@@ -109,6 +111,7 @@ class TrainingSetSummary:
         self._split_labels: Counter[tuple[str, str]] = Counter()
         self._groups: set[str] = set()
         self._hashes: list[bytes] = []
+        self._held_out: set[str] = set()
         self._judged = 0
         self._disagreements = 0
         self._sum = 0.0
@@ -128,6 +131,8 @@ class TrainingSetSummary:
         self._split_labels[example.split, label] += 1
         self._groups.add(example.group_key)
         self._hashes.append(_digest_of(example))
+        if example.split == Split.TEST:
+            self._held_out.add(example.content_digest)
         if example.judged_verdict is not None or example.judged_score is not None:
             self._judged += 1
             self._disagreements += labels_differ(
@@ -138,9 +143,17 @@ class TrainingSetSummary:
         self._sum += score
         self._squares += score * score
 
-    def finish(self, rejections: Mapping[str, int]) -> TrainingSet:
-        """Return the training set, with how many examples were rejected for which reason."""
-        problems, warnings = self._problems(), self._warnings()
+    def finish(
+        self, rejections: Mapping[str, int], *, uses: Sequence[GateUseRecord] = ()
+    ) -> TrainingSet:
+        """Return the training set.
+
+        Args:
+            rejections: How many examples were rejected, by reason.
+            uses: Of the judge's held-out examples by earlier runs, oldest first.
+        """
+        problems = self._problems()
+        warnings = (*self._warnings(), *self._wear(uses))
         return TrainingSet(
             judge_id=self._judge_id,
             example_count=self._count,
@@ -242,6 +255,21 @@ class TrainingSetSummary:
         if self._disagreements < MIN_DISAGREEMENTS <= self._disagreements + unknown:
             found.append(self._disagreement_text())
         return tuple(found)
+
+    def _wear(self, uses: Sequence[GateUseRecord]) -> list[str]:
+        """Warn when earlier runs have used the held-out examples up."""
+        earlier = EarlierUses.of(uses, self._held_out)
+        pairs = self._splits[Split.TEST]
+        labels = earlier.fresh_labels_needed(pairs, scores=self._scores)
+        if not labels:
+            return []
+        use = use_number(pairs, earlier.shared)
+        text = (
+            f"earlier runs were decided on these {pairs} held-out examples, so the next, use "
+            f"{use}, must reach p < {gate_bar(pairs, use):.2g}, which even the best result to "
+            f"be expected would not: label {labels} more first"
+        )
+        return [text]
 
     def _disagreement_text(self) -> str:
         unknown = self._count - self._judged

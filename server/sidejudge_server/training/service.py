@@ -138,7 +138,10 @@ class FeedbackService:
         async for page in self.export(judge_id):
             for example in page:
                 summary.add(example)
-        return summary.finish(await self._storage.examples.rejection_counts(judge_id))
+        return summary.finish(
+            await self._storage.examples.rejection_counts(judge_id),
+            uses=await self._storage.gate_uses.of(judge_id),
+        )
 
     async def training_data(self, judge_id: str) -> TrainingData:
         """Return the training set together with its examples; raises as `training_set`."""
@@ -148,7 +151,8 @@ class FeedbackService:
         for example in examples:
             summary.add(example)
         rejections = await self._storage.examples.rejection_counts(judge_id)
-        return TrainingData(summary.finish(rejections), examples)
+        uses = await self._storage.gate_uses.of(judge_id)
+        return TrainingData(summary.finish(rejections, uses=uses), examples)
 
     async def list_examples(
         self, criteria: ExampleFilter, *, before: str | None = None, limit: int
