@@ -216,3 +216,26 @@ def test_a_superseded_example_is_taken_down_in_the_database(tmp_path):
             assert groups == {second.group_key: second.split}
 
     asyncio.run(main())
+
+
+def test_listeners_hear_of_examples_that_count_once_they_are_on_disk(tmp_path):
+    """By judge, without the rejected ones, and of none a second time."""
+    heard = []
+
+    async def main():
+        async with running(tmp_path, start=False) as env:
+            env.collector.on_accepted(lambda judge, made: heard.append((judge, made)))
+            env.collector.start()
+            said = await stored(env, 3)
+            await env.collector.drain()
+            about = evaluation(ArtifactInput(""))
+            empty = feedback(about, verdict="fail")
+            await env.storage.write(about, empty)
+            env.collector.notify([empty])
+            await env.collector.drain()
+            return said, await env.examples()
+
+    said, examples = asyncio.run(main())
+    assert [judge for judge, _ in heard] == ["relevance"]
+    once_each(heard[0][1], said)
+    assert len(examples) == 4

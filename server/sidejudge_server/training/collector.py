@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sidejudge_server.config import ServerSettings
 from sidejudge_server.errors import StorageUnavailableError
@@ -29,7 +29,10 @@ from sidejudge_server.training.validator import Rejection
 from sidejudge_storage import EvaluationRecord, ExampleRecord, FeedbackRecord, Storage
 from sidejudge_storage.ids import new_id
 
-__all__ = ["TrainingCollector"]
+__all__ = ["AcceptedListener", "TrainingCollector"]
+
+AcceptedListener = Callable[[str, Sequence[ExampleRecord]], None]
+"""Takes a judge's id and its new examples."""
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +69,7 @@ class TrainingCollector:
         self._registry = registry
         self._max_text_chars = max_text_chars
         self.intake = ExampleIntake(storage, max_text_chars=max_text_chars)
+        self._listeners: list[AcceptedListener] = []
         self._queue: deque[FeedbackRecord] = deque()
         # The database may hold feedback without an example that is not in the queue.
         self._behind = True
@@ -80,6 +84,14 @@ class TrainingCollector:
         self._worked_off = 0
         self._before_queue = 0  # announced before the queue was used again
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+
+    def on_accepted(self, listener: AcceptedListener) -> None:
+        """Call back whenever feedback has become examples that count; before `start`.
+
+        Examples are on disk by then. A listener must not block or raise, and hears of nothing twice
+        and, after a crash, of some not at all: what matters is to be read from the database.
+        """
+        self._listeners.append(listener)
 
     def start(self) -> None:
         """Begin to work, first on feedback that was left when the server last stopped."""
@@ -251,7 +263,11 @@ class TrainingCollector:
                 refused.append(_unreadable(rules, feedback))
             else:
                 candidates.append(made)
-        await self.intake.admit(rules, candidates, refused=refused)
+        records = await self.intake.admit(rules, candidates, refused=refused)
+        accepted = [record for record in records if record.rejection is None]
+        if accepted:
+            for listener in self._listeners:
+                listener(judge_id, accepted)
 
 
 def _candidate(
