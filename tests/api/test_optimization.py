@@ -222,6 +222,7 @@ def test_all_that_is_wrong_with_a_configuration_is_told_at_once(server):
         seed=-1,
         auto=9,
         instruction_source=9,
+        algorithm=9,
     )
     request = pb.CreateOptimizationRequest(
         optimization=Optimization(judge="x", config=config), request_id="x"
@@ -236,8 +237,42 @@ def test_all_that_is_wrong_with_a_configuration_is_told_at_once(server):
         "optimization.config.seed",
         "optimization.config.auto",
         "optimization.config.instruction_source",
+        "optimization.config.algorithm",
         "request_id",
     }
+
+
+def test_algorithm_is_asked_for_by_name_and_shown_on_run_and_trials(server):
+    """A run says what it did, also in its configuration; a preset of early stopping comes back."""
+    judge = teachable_judge(server.client, "calibrated")
+    config = optimization_pb2.OptimizationConfig(
+        algorithm=optimization_pb2.OptimizationConfig.ALGORITHM_LABELED_DEMONSTRATIONS,
+        num_trials=2,
+        early_stopping=False,
+    )
+    run = server.client.optimization.CreateOptimization(
+        pb.CreateOptimizationRequest(
+            optimization=Optimization(judge=judge, config=config)
+        )
+    ).optimization
+    assert run.config.algorithm == config.algorithm
+    assert run.config.num_trials == 2
+    assert run.config.HasField("early_stopping")
+    assert not run.config.early_stopping
+    *_, last = watch(server.client, run.name)
+    assert last.finished.optimization.state == Optimization.STATE_SUCCEEDED
+    listed = server.client.optimization.ListTrials(
+        pb.ListTrialsRequest(parent=run.name)
+    ).trials
+    unspecified = optimization_pb2.OptimizationConfig.ALGORITHM_UNSPECIFIED
+    assert [t.algorithm for t in listed] == [unspecified, *[config.algorithm] * 2]
+
+
+def test_mipro_is_what_runs_when_no_algorithm_is_asked_for(finished):
+    """The default is filled in."""
+    run = finished[1][-1].finished.optimization
+    assert run.config.algorithm == optimization_pb2.OptimizationConfig.ALGORITHM_MIPROV2
+    assert run.config.early_stopping
 
 
 @pytest.fixture

@@ -55,6 +55,22 @@ def test_cancelled_run_ends_its_watch_with_exit_code_1(
     assert "cancelled" in watched.out
 
 
+@pytest.mark.slow
+def test_calibration_alone_takes_no_trials(call: Command, tmp_path: Path) -> None:
+    """The cheapest algorithm ends with a decision like every other."""
+    teach(call, "calibrated", tmp_path)
+    shown = call("optimize", "calibrated", "--algorithm", "calibration", "--watch")
+    assert shown.code == 0, shown.err
+    assert "succeeded" in shown.out
+    runs = call("optimizations", "list", "--judge", "calibrated", "--json").json
+    config = runs["optimizations"][0]["config"]
+    assert config["algorithm"] == "ALGORITHM_CALIBRATION"
+    trials = call(
+        "optimizations", "trials", runs["optimizations"][0]["name"], "--json"
+    ).json["trials"]
+    assert len(trials) == 1
+
+
 def test_preset_excludes_numbers(call: Command, sidecar: DemoSidecar) -> None:
     """A preset decides the numbers."""
     shown = call("optimize", "relevance", "--auto", "light", "--trials", "3")

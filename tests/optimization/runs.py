@@ -52,6 +52,30 @@ def verdict_examples(prefix: str, count: int) -> tuple[RunExample, ...]:
     return tuple(examples)
 
 
+def biased_examples(prefix: str, count: int) -> tuple[RunExample, ...]:
+    """Half of them pass. The judge ranks them rightly and says fail to nearly all."""
+    return tuple(
+        RunExample(
+            f"{prefix}{index}",
+            input_to_json(
+                ArtifactInput(
+                    artifact=f"{prefix}{index} p(yes)={'0.45' if index % 2 == 0 else '0.05'}"
+                )
+            ),
+            verdict="pass" if index % 2 == 0 else "fail",
+        )
+        for index in range(count)
+    )
+
+
+def taught_examples(prefix: str, count: int, *, shown: int) -> tuple[RunExample, ...]:
+    """As `verdict_examples`, but the judge is right once it is shown so many demonstrations."""
+    return tuple(
+        replace(e, input_json=e.input_json.replace(f"|{WORD}", f"|@{shown}"))
+        for e in verdict_examples(prefix, count)
+    )
+
+
 def score_examples(prefix: str, count: int) -> tuple[RunExample, ...]:
     """The grader is one grade too harsh, and right when told to read CAREFULLY."""
     examples = []
@@ -111,6 +135,16 @@ def execute(spec: RunSpec) -> list[dict[str, Any]]:
         ]
 
     return asyncio.run(scenario())
+
+
+def trials(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the trials in order."""
+    return [e["trial"] for e in events if e["kind"] == "trial_completed"]
+
+
+def phases(events: list[dict[str, Any]]) -> list[str]:
+    """Return the phases in order."""
+    return [e["phase"] for e in events if e["kind"] == "phase_changed"]
 
 
 def kinds(events: list[dict[str, Any]]) -> list[str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import pytest
 
 from sidejudge_server.optimization.plan import (
+    UNAVAILABLE,
+    AlgorithmName,
     Auto,
     InstructionSource,
     OptimizationConfig,
@@ -131,6 +134,68 @@ def test_all_violations_are_named_at_once():
     assert not OptimizationConfig(seed=0, max_bootstrapped_demos=16).violations()
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "auto", "trials"),
+    [
+        (None, None, 150),
+        (AlgorithmName.MIPROV2, None, 150),
+        (AlgorithmName.CALIBRATION, None, 0),
+        (AlgorithmName.CALIBRATION, Auto.HEAVY, 0),
+        (AlgorithmName.LABELED_DEMONSTRATIONS, None, 6),
+        (AlgorithmName.LABELED_DEMONSTRATIONS, Auto.HEAVY, 10),
+    ],
+)
+def test_algorithms_have_trials_of_their_own(algorithm, auto, trials):
+    """What does not search a grid looks at a few candidates; MIPROv2 is the default."""
+    plan = _plan(OptimizationConfig(algorithm=algorithm, auto=auto))
+    assert plan.algorithm is (algorithm or AlgorithmName.MIPROV2)
+    assert plan.num_trials == trials
+
+
+def test_only_mipro_looks_at_minibatches():
+    """Few candidates can all be scored on everything."""
+    config = OptimizationConfig(algorithm=AlgorithmName.LABELED_DEMONSTRATIONS)
+    assert _plan().minibatch_size == 35
+    assert _plan(config).minibatch_size is None
+
+
+def test_caller_decides_how_many_sets_of_demonstrations_are_tried():
+    """A number that was given is taken; calibration still tries nothing."""
+    sets = OptimizationConfig(
+        num_trials=3, algorithm=AlgorithmName.LABELED_DEMONSTRATIONS
+    )
+    nothing = OptimizationConfig(num_trials=3, algorithm=AlgorithmName.CALIBRATION)
+    assert (_plan(sets).num_trials, _plan(nothing).num_trials) == (3, 0)
+
+
+@pytest.mark.parametrize("algorithm", sorted(UNAVAILABLE))
+def test_algorithm_that_this_server_lacks_is_refused(algorithm):
+    """Nothing is done instead of what was asked for."""
+    (violation,) = OptimizationConfig(algorithm=algorithm).violations()
+    assert violation.field == "optimization.config.algorithm"
+    assert algorithm in violation.description
+
+
+def test_demonstrations_without_room_for_any_are_refused():
+    """That algorithm shows nothing else."""
+    (violation,) = OptimizationConfig(
+        algorithm=AlgorithmName.LABELED_DEMONSTRATIONS, max_labeled_demos=0
+    ).violations()
+    assert violation.field == "optimization.config.max_labeled_demos"
+
+
+def test_candidates_are_stopped_early_unless_told_not_to():
+    """Unset is yes."""
+    assert _plan().early_stopping
+    assert not _plan(OptimizationConfig(early_stopping=False)).early_stopping
+
+
+def test_plan_survives_json():
+    """It crosses the pipe to the worker."""
+    plan = _plan(OptimizationConfig(algorithm=AlgorithmName.CALIBRATION))
+    assert SearchPlan.from_json(json.loads(json.dumps(asdict(plan)))) == plan
+
+
 def test_zero_trials_are_refused_and_do_not_mean_the_default():
     """0 is a value that the caller gave."""
     (violation,) = OptimizationConfig(num_trials=0).violations()
@@ -140,9 +205,18 @@ def test_zero_trials_are_refused_and_do_not_mean_the_default():
 def test_config_survives_json():
     """It is stored as JSON."""
     config = OptimizationConfig(
-        auto=Auto.HEAVY, seed=0, instruction_source=InstructionSource.PROPOSER
+        auto=Auto.HEAVY,
+        seed=0,
+        instruction_source=InstructionSource.PROPOSER,
+        algorithm=AlgorithmName.CALIBRATION,
+        early_stopping=False,
     )
     assert OptimizationConfig.from_json(config.to_json()) == config
     assert OptimizationConfig.from_json({"later": 1}) == replace(
-        config, auto=None, seed=None, instruction_source=None
+        config,
+        auto=None,
+        seed=None,
+        instruction_source=None,
+        algorithm=None,
+        early_stopping=None,
     )

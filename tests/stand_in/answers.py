@@ -5,6 +5,7 @@ The text of the last user message decides:
 - ``p(yes)=0.83`` and ``p(partly)=0.1`` set the probabilities of the verdicts, the rest is no;
 - ``p(yes|WORD)=0.9`` holds instead when WORD is in the system message, so that one prompt can
   be made better than another; the same goes for ``p(partly|WORD)`` and ``grade|WORD``;
+- ``p(yes|@2)=0.9`` holds instead after at least two answered turns, as demonstrations are;
 - ``grade=4.2`` sets the mean of the grades;
 - else a SHA-256 of the message decides.
 
@@ -21,7 +22,7 @@ from functools import lru_cache
 
 __all__ = ["Answer", "answer"]
 
-_PROBABILITY = re.compile(r"p\((yes|partly)(?:\|(\w+))?\)\s*=\s*([01]?\.?\d+)")
+_PROBABILITY = re.compile(r"p\((yes|partly)(?:\|(@?\w+))?\)\s*=\s*([01]?\.?\d+)")
 _GRADE = re.compile(r"\bgrade(?:\|(\w+))?\s*=\s*([1-5](?:\.\d+)?)")
 _YES = re.compile(r"\byes\b", re.IGNORECASE)
 _NO = re.compile(r"\bno\b", re.IGNORECASE)
@@ -72,7 +73,8 @@ def answer(messages: list[dict[str, str]]) -> Answer:
     if "grade" in asked or (_GRADE.search(last) and "verdict" not in asked):
         return _grade(last, system, asked, seed)
     if "verdict" in asked or _PROBABILITY.search(last):
-        return _verdict(last, system, asked, seed)
+        turns = sum(message["role"] == "assistant" for message in messages)
+        return _verdict(last, system, asked, seed, turns=turns)
     return Answer(_sentence(seed))
 
 
@@ -104,10 +106,16 @@ def _is_follow_up(messages: list[dict[str, str]]) -> bool:
     )
 
 
-def _verdict(last: str, system: str, asked: frozenset[str], seed: bytes) -> Answer:
+def _verdict(
+    last: str, system: str, asked: frozenset[str], seed: bytes, *, turns: int
+) -> Answer:
     found = _PROBABILITY.findall(last)[::-1]
     given = {label: value for label, word, value in found if not word}
-    given |= {label: value for label, word, value in found if word and word in system}
+    given |= {
+        label: value
+        for label, word, value in found
+        if word and (turns >= int(word[1:]) if word[0] == "@" else word in system)
+    }
     if given:
         passed, partly = float(given.get("yes", 0.0)), float(given.get("partly", 0.0))
     else:

@@ -25,6 +25,7 @@ from sidejudge_server.api.names import (
 from sidejudge_server.api.status import DOMAIN
 from sidejudge_server.api.validate import Checker
 from sidejudge_server.optimization.plan import (
+    AlgorithmName,
     Auto,
     InstructionSource,
     OptimizationConfig,
@@ -61,6 +62,14 @@ _AUTOS: Final = {
 _INSTRUCTION_SOURCES: Final = {
     pb.OptimizationConfig.INSTRUCTION_SOURCE_PROPOSER: InstructionSource.PROPOSER,
     pb.OptimizationConfig.INSTRUCTION_SOURCE_CURATED: InstructionSource.CURATED,
+}
+_ALGORITHMS: Final = {
+    pb.OptimizationConfig.ALGORITHM_CALIBRATION: AlgorithmName.CALIBRATION,
+    pb.OptimizationConfig.ALGORITHM_LABELED_DEMONSTRATIONS: AlgorithmName.LABELED_DEMONSTRATIONS,
+    pb.OptimizationConfig.ALGORITHM_MEMORY: AlgorithmName.MEMORY,
+    pb.OptimizationConfig.ALGORITHM_MIPROV2: AlgorithmName.MIPROV2,
+    pb.OptimizationConfig.ALGORITHM_GEPA: AlgorithmName.GEPA,
+    pb.OptimizationConfig.ALGORITHM_AUTO: AlgorithmName.AUTO,
 }
 _NUMBERS: Final = (
     "num_trials",
@@ -99,6 +108,7 @@ def _config(at: Checker, config: pb.OptimizationConfig) -> OptimizationConfig:
         config.instruction_source,
         pb.OptimizationConfig.InstructionSource.DESCRIPTOR,
     )
+    at.enum("algorithm", config.algorithm, pb.OptimizationConfig.Algorithm.DESCRIPTOR)
     numbers = {
         name: getattr(config, name) for name in _NUMBERS if config.HasField(name)
     }
@@ -106,6 +116,10 @@ def _config(at: Checker, config: pb.OptimizationConfig) -> OptimizationConfig:
         **numbers,
         auto=_AUTOS.get(config.auto),
         instruction_source=_INSTRUCTION_SOURCES.get(config.instruction_source),
+        algorithm=_ALGORITHMS.get(config.algorithm),
+        early_stopping=(
+            config.early_stopping if config.HasField("early_stopping") else None
+        ),
     )
 
 
@@ -166,7 +180,18 @@ def config_message(config: Mapping[str, Any]) -> pb.OptimizationConfig:
     for source, origin in _INSTRUCTION_SOURCES.items():
         if config.get("instruction_source") == origin.value:
             message.instruction_source = source
+    message.algorithm = _algorithm(config.get("algorithm"))
+    if config.get("early_stopping") is not None:
+        message.early_stopping = config["early_stopping"]
     return message
+
+
+def _algorithm(name: str | None) -> pb.OptimizationConfig.Algorithm.ValueType:
+    """Return the enum value of a name; unspecified for none, as in runs of older servers."""
+    return next(
+        (value for value, known in _ALGORITHMS.items() if known.value == name),
+        pb.OptimizationConfig.ALGORITHM_UNSPECIFIED,
+    )
 
 
 def phase_value(phase: str) -> pb.Optimization.Phase.ValueType:
@@ -249,6 +274,8 @@ def trial_message(optimization_id: str, trial: Mapping[str, Any]) -> pb.Trial:
         demonstration_count=trial["demonstration_count"],
         best=trial["best"],
         end_time=timestamp(datetime.fromisoformat(trial["end_time"])),
+        algorithm=_algorithm(trial.get("algorithm")),
+        stopped_early=trial.get("stopped_early", False),
     )
 
 

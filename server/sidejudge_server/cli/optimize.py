@@ -115,6 +115,13 @@ def search_config(args: argparse.Namespace) -> optimization_pb2.OptimizationConf
         config.auto = optimization_pb2.OptimizationConfig.Auto.Value(
             f"AUTO_{args.auto.upper()}"
         )
+    if args.algorithm:
+        name = args.algorithm.replace("-", "_").upper()
+        config.algorithm = optimization_pb2.OptimizationConfig.Algorithm.Value(
+            f"ALGORITHM_{name}"
+        )
+    if args.no_early_stopping:
+        config.early_stopping = False
     if args.instruction_source:
         config.instruction_source = (
             optimization_pb2.OptimizationConfig.InstructionSource.Value(

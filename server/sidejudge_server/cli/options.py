@@ -101,6 +101,23 @@ def add_search(parser: argparse.ArgumentParser) -> None:
         "--labeled-demos", type=int, metavar="N", help="demonstrations taken, 0 to 32"
     )
     parser.add_argument(
+        "--algorithm",
+        choices=[
+            "calibration",
+            "labeled-demonstrations",
+            "memory",
+            "miprov2",
+            "gepa",
+            "auto",
+        ],
+        help="how to search (server's default: miprov2)",
+    )
+    parser.add_argument(
+        "--no-early-stopping",
+        action="store_true",
+        help="score every candidate on all validation examples",
+    )
+    parser.add_argument(
         "--instruction-source",
         choices=["proposer", "curated"],
         help="where candidate instructions come from (default: the server decides)",

@@ -9,6 +9,9 @@ bring them down, each for its own reason; numbers that the caller gave are taken
 * Material: a demonstration set needs examples to differ, so candidates are at most a third of the
   training examples, and at least 4.
 * Money: trials cost `lm_calls_per_trial` each, and ``default_lm_calls`` bounds their sum.
+
+These numbers are MIPROv2's. The other algorithms look at fewer candidates, each a trial of its own:
+see `DEFAULT_TRIALS`.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from typing import Any
 from sidejudge_server.errors import FieldViolation
 
 __all__ = [
+    "AlgorithmName",
     "Auto",
     "InstructionSource",
     "OptimizationConfig",
@@ -54,6 +58,17 @@ _SMALLEST_TRIALS = 5
 _REMOTE_THREADS = 8
 
 
+class AlgorithmName(StrEnum):
+    """Ways to look for a better version; `optimization.algorithms` has them."""
+
+    CALIBRATION = "calibration"
+    LABELED_DEMONSTRATIONS = "labeled_demonstrations"
+    MEMORY = "memory"
+    MIPROV2 = "miprov2"
+    GEPA = "gepa"
+    AUTO = "auto"
+
+
 class Auto(StrEnum):
     """Presets instead of numbers."""
 
@@ -71,6 +86,20 @@ class InstructionSource(StrEnum):
 
 _PRESETS = {Auto.LIGHT: (10, 6), Auto.MEDIUM: (25, 10), Auto.HEAVY: (50, 15)}
 
+UNAVAILABLE = frozenset({AlgorithmName.MEMORY, AlgorithmName.GEPA, AlgorithmName.AUTO})
+"""Known to the contract, not to this server."""
+
+DEFAULT_TRIALS: Mapping[AlgorithmName, Mapping[Auto | None, int]] = {
+    AlgorithmName.CALIBRATION: {None: 0, **dict.fromkeys(Auto, 0)},
+    AlgorithmName.LABELED_DEMONSTRATIONS: {
+        None: 6,
+        Auto.LIGHT: 4,
+        Auto.MEDIUM: 6,
+        Auto.HEAVY: 10,
+    },
+}
+"""Trials of the algorithms that do not search a grid, by preset; None without one."""
+
 
 @dataclass(frozen=True, slots=True)
 class OptimizationConfig:
@@ -83,6 +112,8 @@ class OptimizationConfig:
     seed: int | None = None
     auto: Auto | None = None
     instruction_source: InstructionSource | None = None
+    algorithm: AlgorithmName | None = None
+    early_stopping: bool | None = None
 
     def violations(self) -> list[FieldViolation]:
         """Return what is out of range; empty when all is well."""
@@ -105,7 +136,27 @@ class OptimizationConfig:
                     "excludes num_trials and num_candidates; set one or the other",
                 )
             )
-        return found
+        return found + self._algorithm_violations()
+
+    def _algorithm_violations(self) -> list[FieldViolation]:
+        if self.algorithm in UNAVAILABLE:
+            return [
+                FieldViolation(
+                    "optimization.config.algorithm",
+                    f"{self.algorithm} is not available in this version of the server",
+                )
+            ]
+        if (
+            self.algorithm is AlgorithmName.LABELED_DEMONSTRATIONS
+            and self.max_labeled_demos == 0
+        ):
+            return [
+                FieldViolation(
+                    "optimization.config.max_labeled_demos",
+                    "must be 1 or more for labeled_demonstrations, which shows nothing else",
+                )
+            ]
+        return []
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a JSON object."""
@@ -117,6 +168,8 @@ class OptimizationConfig:
         values = {k: v for k, v in document.items() if k in cls.__dataclass_fields__}
         if values.get("auto"):
             values["auto"] = Auto(values["auto"])
+        if values.get("algorithm"):
+            values["algorithm"] = AlgorithmName(values["algorithm"])
         if values.get("instruction_source"):
             values["instruction_source"] = InstructionSource(
                 values["instruction_source"]
@@ -138,6 +191,9 @@ class SearchPlan:
         instruction_source: Proposer or curated.
         max_demo_chars: Longest set of demonstrations, in characters of their inputs.
         num_threads: Calls at once.
+        algorithm: How to search.
+        early_stopping: True to drop a candidate that is clearly worse than the best before it is
+            scored on everything.
     """
 
     num_trials: int
@@ -149,6 +205,20 @@ class SearchPlan:
     instruction_source: InstructionSource
     max_demo_chars: int
     num_threads: int
+    algorithm: AlgorithmName = AlgorithmName.MIPROV2
+    early_stopping: bool = True
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> SearchPlan:
+        """Read what `dataclasses.asdict` wrote.
+
+        Raises:
+            TypeError: A field is missing or unknown.
+            ValueError: A name is unknown.
+        """
+        source = InstructionSource(document["instruction_source"])
+        algorithm = AlgorithmName(document["algorithm"])
+        return cls(**{**document, "instruction_source": source, "algorithm": algorithm})
 
 
 def lm_calls_per_trial(validation_count: int) -> int:
@@ -202,16 +272,26 @@ def make_plan(
         if source is InstructionSource.PROPOSER
         else min(candidates, 1 + curated_count)
     )
-    trials = config.num_trials or max(
-        _SMALLEST_TRIALS,
-        min(
-            trials,
-            instructions * candidates,
-            _TRIALS_PER_VALIDATION_EXAMPLE * validation_count,
-            default_lm_calls // lm_calls_per_trial(validation_count),
-        ),
+    algorithm = config.algorithm or AlgorithmName.MIPROV2
+    affordable = default_lm_calls // lm_calls_per_trial(validation_count)
+    if algorithm in DEFAULT_TRIALS:
+        trials = min(DEFAULT_TRIALS[algorithm][config.auto], affordable)
+    else:
+        trials = max(
+            _SMALLEST_TRIALS,
+            min(
+                trials,
+                instructions * candidates,
+                _TRIALS_PER_VALIDATION_EXAMPLE * validation_count,
+                affordable,
+            ),
+        )
+    if algorithm is not AlgorithmName.CALIBRATION:
+        trials = config.num_trials or max(1, trials)
+    full = (
+        algorithm is not AlgorithmName.MIPROV2
+        or validation_count <= FULL_EVALUATION_LIMIT
     )
-    full = validation_count <= FULL_EVALUATION_LIMIT
     return SearchPlan(
         num_trials=trials,
         num_candidates=candidates,
@@ -222,6 +302,8 @@ def make_plan(
         instruction_source=source,
         max_demo_chars=LOCAL_DEMO_CHARS if local else REMOTE_DEMO_CHARS,
         num_threads=1 if local else min(_REMOTE_THREADS, max_concurrency),
+        algorithm=algorithm,
+        early_stopping=config.early_stopping is not False,
     )
 
 

@@ -48,4 +48,6 @@ def completed_config(config: OptimizationConfig, plan: SearchPlan) -> dict[str, 
         "max_labeled_demos": plan.max_labeled_demos,
         "seed": plan.seed,
         "instruction_source": plan.instruction_source.value,
+        "algorithm": plan.algorithm.value,
+        "early_stopping": plan.early_stopping,
     }

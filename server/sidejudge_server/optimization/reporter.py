@@ -5,7 +5,8 @@ Keys by kind, as watchers get them:
 * phase_changed: phase, progress
 * instruction_proposed: instruction_index (-1 if refused), instructions, refusal
 * trial_completed: trial (number, score, example_count, full_evaluation, instruction_index,
-  demonstration_set_index, instructions, demonstration_count, best, end_time), progress
+  demonstration_set_index, instructions, demonstration_count, best, algorithm ("" for the baseline),
+  stopped_early, end_time), progress
 * best_improved: trial (number), score, program (canonical program JSON, refitted)
 * warning: message
 * progress: progress
@@ -134,6 +135,8 @@ class Reporter:
                 "instructions": trial.instructions,
                 "demonstration_count": trial.demo_count,
                 "best": trial.best,
+                "algorithm": trial.algorithm.value if trial.algorithm else "",
+                "stopped_early": trial.stopped_early,
                 "end_time": datetime.now(UTC).isoformat(),
             },
             progress=self.progress.to_json(),

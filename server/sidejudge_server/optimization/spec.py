@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from sidejudge_server.config import LMSettings
-from sidejudge_server.optimization.plan import InstructionSource, SearchPlan
+from sidejudge_server.optimization.plan import SearchPlan
 
 __all__ = ["EventKind", "Phase", "Progress", "RunExample", "RunSpec"]
 
@@ -140,8 +140,6 @@ class RunSpec:
         Raises:
             KeyError: A field is missing.
         """
-        plan = document["plan"]
-        source = InstructionSource(plan["instruction_source"])
         prompt = document["prompt_lm"]
         return cls(
             optimization_id=document["optimization_id"],
@@ -149,7 +147,7 @@ class RunSpec:
             train=_examples(document["train"]),
             validation=_examples(document["validation"]),
             test=_examples(document["test"]),
-            plan=SearchPlan(**{**plan, "instruction_source": source}),
+            plan=SearchPlan.from_json(document["plan"]),
             curated=tuple(document["curated"]),
             task_lm=LMSettings(**document["task_lm"]),
             prompt_lm=LMSettings(**prompt) if prompt else None,

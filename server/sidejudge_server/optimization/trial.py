@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sidejudge_server.judges.types import JudgeProgram
+from sidejudge_server.optimization.plan import AlgorithmName
 
 __all__ = ["Trial", "TrialLog", "TrialSink"]
 
@@ -25,6 +26,7 @@ class Trial:
         demo_count: Demonstrations in the set.
         best: True if it is the best full evaluation so far.
         stopped_early: True if it was dropped before all its examples were looked at.
+        algorithm: What made it; None for the version that the run starts from.
     """
 
     number: int
@@ -37,6 +39,7 @@ class Trial:
     demo_count: int
     best: bool
     stopped_early: bool = False
+    algorithm: AlgorithmName | None = None
 
 
 class TrialSink(Protocol):
@@ -65,6 +68,7 @@ class TrialLog:
         instruction_index: int = 0,
         demo_set_index: int = 0,
         stopped_early: bool = False,
+        algorithm: AlgorithmName | None = None,
     ) -> Trial:
         """Report a trial; see `Trial`. The first of a run is the version that it starts from."""
         best = full and (self._best is None or score > self._best)
@@ -79,6 +83,7 @@ class TrialLog:
             demo_count=len(program.demonstrations),
             best=best,
             stopped_early=stopped_early,
+            algorithm=algorithm,
         )
         self._next += 1
         if best:

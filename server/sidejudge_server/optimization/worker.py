@@ -23,9 +23,8 @@ from sidejudge_server.judges.codec import (
 )
 from sidejudge_server.judges.types import JudgeProgram
 from sidejudge_server.optimization.algorithms import (
-    Algorithm,
-    MIPROv2Search,
     SearchContext,
+    algorithm_for,
 )
 from sidejudge_server.optimization.gate import decide
 from sidejudge_server.optimization.metering import RunAborted, SpendMeter
@@ -105,7 +104,7 @@ class _Run:
         self._test = [labelled(e) for e in spec.test]
         self._shared = spec.shared_with_earlier
         self._warned_unusable = False
-        self._algorithm: Algorithm = MIPROv2Search()
+        self._algorithm = algorithm_for(spec.plan)
         self._context = SearchContext(
             self._program,
             train=[labelled(e) for e in spec.train],
@@ -115,6 +114,7 @@ class _Run:
             curated=spec.curated,
             reporter=reporter,
             trials=TrialLog(self),
+            algorithm=spec.plan.algorithm,
         )
 
     def execute(self) -> None:

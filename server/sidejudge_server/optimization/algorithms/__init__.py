@@ -1,7 +1,7 @@
 """Ways to look for a better version, behind one seam: `Algorithm.search(context)`."""
 
 from sidejudge_server.optimization.algorithms.algorithm import Algorithm
+from sidejudge_server.optimization.algorithms.catalogue import algorithm_for
 from sidejudge_server.optimization.algorithms.context import SearchContext
-from sidejudge_server.optimization.algorithms.miprov2 import MIPROv2Search
 
-__all__ = ["Algorithm", "MIPROv2Search", "SearchContext"]
+__all__ = ["Algorithm", "SearchContext", "algorithm_for"]

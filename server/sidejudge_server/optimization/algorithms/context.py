@@ -10,7 +10,7 @@ import dspy
 from sidejudge_server.judges.codec import program_to_json
 from sidejudge_server.judges.dspy_judge import JudgeLM, example_from
 from sidejudge_server.judges.types import JudgeProgram
-from sidejudge_server.optimization.plan import SearchPlan
+from sidejudge_server.optimization.plan import AlgorithmName, SearchPlan
 from sidejudge_server.optimization.reporter import Reporter
 from sidejudge_server.optimization.run_models import RunModels
 from sidejudge_server.optimization.scoring import (
@@ -40,6 +40,7 @@ class SearchContext:
         curated: Instructions shipped for the judge's kind.
         reporter: Takes phases, proposals and warnings.
         trials: Numbers and reports the trials of the whole run.
+        algorithm: What searches; its name is on the trials.
         candidates: Fully scored programs in the order of their first appearance, by program JSON.
             What is here when the search ends, or is ended, is what the run chooses from.
     """
@@ -55,6 +56,7 @@ class SearchContext:
         curated: Sequence[str],
         reporter: Reporter,
         trials: TrialLog,
+        algorithm: AlgorithmName,
     ) -> None:
         self.program = program
         self.train = tuple(train)
@@ -64,6 +66,7 @@ class SearchContext:
         self.curated = tuple(curated)
         self.reporter = reporter
         self.trials = trials
+        self.algorithm = algorithm
         self.candidates: dict[str, JudgeProgram] = {}
 
     @property
@@ -136,6 +139,7 @@ class SearchContext:
             instruction_index=instruction_index,
             demo_set_index=demo_set_index,
             stopped_early=stopped_early,
+            algorithm=self.algorithm,
         )
         if full:
             self.candidates.setdefault(program_to_json(program), program)
