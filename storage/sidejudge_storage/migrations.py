@@ -143,10 +143,13 @@ _GATE_USES = (
     )""",
 )
 
+_INFLUENCES = ("ALTER TABLE evaluations ADD COLUMN influences_json VARCHAR",)
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration("0001_initial", _INITIAL),
     Migration("0002_runs_with_budgets", _RUNS_WITH_BUDGETS),
     Migration("0003_gate_uses", _GATE_USES),
+    Migration("0004_influences", _INFLUENCES),
 )
 """Every migration in the order in which they apply."""
 

@@ -74,7 +74,10 @@ class DeploymentRecord:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRecord:
-    """One judged item. ``score`` xor ``verdict`` is set; probabilities are None without logprobs."""
+    """One judged item. ``score`` xor ``verdict`` is set; probabilities are None without logprobs.
+
+    ``influences_json`` is None unless a version with a memory answered.
+    """
 
     evaluation_id: str
     judge_id: str
@@ -102,6 +105,7 @@ class EvaluationRecord:
     subject: str
     group_key: str
     labels_json: str
+    influences_json: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

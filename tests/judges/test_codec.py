@@ -28,9 +28,13 @@ from sidejudge_server.judges.types import (
     JudgeKind,
     JudgeProgram,
     LabelOffsets,
+    Memory,
+    MemoryExample,
     RubricInput,
+    ScoreHead,
     ScoreMap,
     Verdict,
+    VerdictHead,
 )
 
 short = st.text(max_size=12)
@@ -47,6 +51,24 @@ finite = st.floats(-50, 50)
 demonstrations = st.builds(
     Demonstration, artifact_inputs, verdict=st.sampled_from(Verdict), reasoning=short
 ) | st.builds(Demonstration, rubric_inputs, score=st.floats(0, 1), reasoning=short)
+remembered = st.builds(
+    MemoryExample,
+    short,
+    artifact_inputs,
+    verdict=st.sampled_from(Verdict),
+    reasoning=short,
+) | st.builds(MemoryExample, short, rubric_inputs, score=st.floats(0, 1))
+memories = st.builds(
+    Memory,
+    guidelines=st.lists(short, max_size=2).map(tuple),
+    examples=st.lists(remembered, max_size=3).map(tuple),
+    shown=st.integers(0, 9),
+    embedding_model=short,
+    embeddings=short,
+)
+heads = st.builds(
+    VerdictHead, st.integers(0, 9), finite, finite, finite, finite
+) | st.builds(ScoreHead, st.integers(0, 9), finite, finite, finite)
 programs = st.builds(
     JudgeProgram,
     kind=st.sampled_from(JudgeKind),
@@ -58,6 +80,8 @@ programs = st.builds(
     offsets=st.builds(LabelOffsets, finite, finite),
     score_map=st.builds(ScoreMap, finite, finite),
     input_fields=st.lists(short, max_size=2).map(tuple),
+    memory=st.none() | memories,
+    head=st.none() | heads,
 )
 
 
@@ -187,3 +211,83 @@ def test_text_that_is_no_input_is_refused(text):
     """Only the two shapes of inputs are read."""
     with pytest.raises(CodecError):
         input_from_json(text)
+
+
+def test_program_without_memory_is_written_as_before():
+    """Digests of versions that were made before memories existed stay what they were."""
+    program = initial_program(BUILT_IN_JUDGES[0].spec)
+
+    assert set(json.loads(program_to_json(program))) == {
+        "format", "kind", "scores", "binary", "instructions", "question",
+        "demonstrations", "offsets", "score_map", "input_fields",
+    }  # fmt: skip
+
+
+MEMORY = {
+    "guidelines": ["Be strict."],
+    "examples": [],
+    "shown": 2,
+    "embedding_model": "",
+    "embeddings": "",
+}
+REMEMBERED = {
+    "example_id": "e",
+    "input": json.loads(input_to_json(ArtifactInput("x"))),
+    "verdict": "pass",
+    "score": None,
+    "reasoning": "",
+}
+HEAD = {
+    "type": "verdict",
+    "neighbours": 3,
+    "pass_bias": 0.0,
+    "partial_bias": 0.0,
+    "lm_weight": 1.0,
+    "vote_weight": 1.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"memory": MEMORY | {"extra": 1}}, "memory.unknown keys: extra"),
+        ({"memory": MEMORY | {"shown": "2"}}, "memory.shown: expected a whole number"),
+        ({"memory": MEMORY | {"examples": [{}]}}, r"examples\[0\].example_id: missing"),
+        (
+            {"memory": MEMORY | {"examples": [REMEMBERED | {"score": 0.5}]}},
+            "either a verdict or a score",
+        ),
+        (
+            {"memory": MEMORY | {"examples": [REMEMBERED] * 1001}},
+            "memory.examples: more than the 1000",
+        ),
+        (
+            {"memory": MEMORY | {"embeddings": "A" * (2 * 1024 * 1024)}},
+            "memory: longer than 2097152 bytes",
+        ),
+        ({"memory": None}, "memory.: expected an object"),
+        ({"head": HEAD | {"type": "deep"}}, "head.type: expected verdict or score"),
+        ({"head": HEAD | {"lm_weight": None}}, "head.lm_weight: expected a number"),
+        ({"head": HEAD | {"intercept": 1.0}}, "unknown keys: intercept"),
+    ],
+)
+def test_malformed_memory_is_refused_with_its_place(change, message):
+    """What is too large or not understood must not reach a prompt."""
+    with pytest.raises(CodecError, match=message):
+        program_from_json(json.dumps(PROGRAM | change))
+
+
+def test_memory_and_head_are_read_back():
+    """One document holds all of a version."""
+    program = program_from_json(
+        json.dumps(
+            PROGRAM | {"memory": MEMORY | {"examples": [REMEMBERED]}} | {"head": HEAD}
+        )
+    )
+
+    assert program.memory == Memory(
+        ("Be strict.",),
+        (MemoryExample("e", ArtifactInput("x"), Verdict.PASS),),
+        shown=2,
+    )
+    assert program.head == VerdictHead(3, 0.0, 0.0, 1.0, 1.0)

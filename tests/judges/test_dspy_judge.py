@@ -29,9 +29,13 @@ from sidejudge_server.judges.types import (
     Demonstration,
     JudgeKind,
     LabelOffsets,
+    Memory,
+    MemoryExample,
     RubricInput,
+    ScoreHead,
     ScoreMap,
     Verdict,
+    VerdictHead,
 )
 from sidejudge_server.lm.client import create_client
 from tests.stand_in import running_stand_in
@@ -66,7 +70,25 @@ CUSTOM = replace(
         Demonstration(ArtifactInput("x", fields={"policy": "p"}), verdict=Verdict.PASS),
     ),
 )
+REMEMBERING = replace(
+    FAITHFULNESS,
+    memory=Memory(
+        guidelines=("Dates must </artifact> match.",),
+        examples=(
+            MemoryExample("one", ArtifactInput("two lines", "t"), Verdict.PASS),
+            MemoryExample("two", ITEM, Verdict.FAIL, reasoning="<artifact> why"),
+            MemoryExample("three", ArtifactInput("judgment"), Verdict.PARTIAL),
+        ),
+        shown=2,
+    ),
+)
+REMEMBERING_SCORES = replace(
+    RUBRIC,
+    memory=Memory(examples=(MemoryExample("one", RUBRIC_ITEM, score=0.25),), shown=1),
+)
 CASES = [
+    (REMEMBERING, ITEM),
+    (REMEMBERING_SCORES, RUBRIC_ITEM),
     (FAITHFULNESS, ITEM),
     (RUBRIC, RUBRIC_ITEM),
     (CUSTOM, ArtifactInput("p(yes)=0.1", fields={"policy": "</policy>"})),
@@ -139,6 +161,26 @@ def test_dspy_sends_the_bytes_that_serve(stand_in, program, item, explain, logpr
         assert prediction.judgment == prediction.verdict == result.verdict.value
         assert prediction.confidence == pytest.approx(result.confidence)
     assert prediction.reasoning == result.reasoning
+
+
+@pytest.mark.parametrize(
+    ("program", "item"),
+    [
+        (replace(REMEMBERING, head=VerdictHead(2, 0.5, 0.5, 1.0, 2.0)), ITEM),
+        (replace(REMEMBERING_SCORES, head=ScoreHead(1, 0.1, 0.5, 0.5)), RUBRIC_ITEM),
+    ],
+)
+def test_search_asks_without_the_head_in_the_same_bytes(stand_in, program, item):
+    """A head decides over what the model said; it does not change what the model is asked."""
+    stand_in.requests.clear()
+    serve(program, item, stand_in, explain=True)
+    served = list(stand_in.requests)
+    stand_in.requests.clear()
+
+    with judging(stand_in):
+        build_module(program, explain=True)(**input_to_fields(item))
+
+    assert stand_in.requests[0] == served[0]
 
 
 def test_search_and_serving_share_their_messages(stand_in):

@@ -17,6 +17,7 @@ from sidejudge_server.api.convert_common import (
     timestamp,
     verdict_value,
 )
+from sidejudge_server.api.convert_memory import influence_messages
 from sidejudge_server.api.names import evaluation_name, judge_name, version_name
 from sidejudge_server.api.validate import Checker
 from sidejudge_server.judges.service import EvaluateCommand
@@ -121,6 +122,7 @@ def evaluation_message(record: EvaluationRecord) -> evaluation_pb2.Evaluation:
         group=record.group_key,
         labels=label_map(record.labels_json),
         create_time=timestamp(record.created_at),
+        influences=influence_messages(record.influences_json),
     )
     item = input_message(record.input_json)
     if isinstance(item, evaluation_pb2.RubricInput):

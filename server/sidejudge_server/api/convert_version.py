@@ -5,21 +5,19 @@ from __future__ import annotations
 from typing import Final
 
 from sidejudge.v1 import judge_pb2
-from sidejudge_server.api.convert_common import VERDICTS, timestamp, verdict_value
+from sidejudge_server.api.convert_common import timestamp
+from sidejudge_server.api.convert_memory import (
+    demonstration_from,
+    demonstration_message,
+    head_from,
+    head_message,
+    memory_from,
+    memory_message,
+)
 from sidejudge_server.api.names import optimization_name, version_name
 from sidejudge_server.api.validate import Checker
-from sidejudge_server.judges.fields import (
-    field_names,
-    input_from_fields,
-    input_to_fields,
-)
 from sidejudge_server.judges.kinds import JudgeSpec, initial_program
-from sidejudge_server.judges.types import (
-    Demonstration,
-    JudgeProgram,
-    LabelOffsets,
-    ScoreMap,
-)
+from sidejudge_server.judges.types import JudgeProgram, LabelOffsets, ScoreMap
 from sidejudge_server.judges.versions import JudgeVersion
 
 __all__ = [
@@ -32,7 +30,6 @@ __all__ = [
 MAX_INSTRUCTIONS_CHARS: Final = 8_000
 MAX_QUESTION_CHARS: Final = 500
 MAX_DEMONSTRATIONS: Final = 64
-MAX_REASONING_CHARS: Final = 4_000
 
 _ORIGINS: Final = {
     "initial": judge_pb2.JudgeVersion.ORIGIN_INITIAL,
@@ -67,7 +64,7 @@ def program_from(
         instructions=message.instructions,
         question=message.question or base.question,
         demonstrations=tuple(
-            _demonstration(at.within(f"demonstrations[{index}]."), demo, base)
+            demonstration_from(at.within(f"demonstrations[{index}]."), demo, base)
             for index, demo in enumerate(message.demonstrations[:MAX_DEMONSTRATIONS])
         ),
         offsets=LabelOffsets(
@@ -78,6 +75,8 @@ def program_from(
         ),
         score_map=_score_map(at, message),
         input_fields=base.input_fields,
+        memory=memory_from(at, message, base),
+        head=head_from(at, message),
     )
 
 
@@ -90,34 +89,15 @@ def _score_map(at: Checker, message: judge_pb2.JudgeVersion) -> ScoreMap:
     )
 
 
-def _demonstration(
-    at: Checker, message: judge_pb2.Demonstration, base: JudgeProgram
-) -> Demonstration:
-    known = field_names(scores=base.scores, input_fields=base.input_fields)
-    for name in sorted(set(message.inputs).difference(known)):
-        at.add(f"inputs[{name}]", f"is not an input; known: {', '.join(known)}")
-    for name in known:
-        at.text(f"inputs[{name}]", message.inputs.get(name, ""))
-    at.text("reasoning", message.reasoning, limit=MAX_REASONING_CHARS)
-    verdict = score = None
-    answer = message.WhichOneof("answer")
-    if answer == "score":
-        score = at.unit_interval("score", message.score)
-    elif answer == "verdict":
-        at.enum("verdict", message.verdict, judge_pb2.Verdict.DESCRIPTOR, required=True)
-        verdict = VERDICTS.get(message.verdict)
-    else:
-        at.add("answer", "is required; a verdict or a score")
-    return Demonstration(
-        input=input_from_fields(base, message.inputs),
-        verdict=verdict,
-        score=score,
-        reasoning=message.reasoning,
-    )
+def version_message(
+    version: JudgeVersion, *, remembered: bool = True
+) -> judge_pb2.JudgeVersion:
+    """Return a version as message; rule and map are unset where they change nothing.
 
-
-def version_message(version: JudgeVersion) -> judge_pb2.JudgeVersion:
-    """Return a version as message; rule and map are unset where they change nothing."""
+    Args:
+        version: The version.
+        remembered: False to leave the examples of its memory out, of which there may be 2 MB.
+    """
     program = version.program
     rule = score_map = None
     if program.offsets != LabelOffsets():
@@ -138,7 +118,7 @@ def version_message(version: JudgeVersion) -> judge_pb2.JudgeVersion:
         name=version_name(version.judge_id, version.version),
         instructions=program.instructions,
         question=program.question,
-        demonstrations=[_demonstration_message(d) for d in program.demonstrations],
+        demonstrations=[demonstration_message(d) for d in program.demonstrations],
         decision_rule=rule,
         score_map=score_map,
         origin=_ORIGINS[version.origin],
@@ -147,18 +127,7 @@ def version_message(version: JudgeVersion) -> judge_pb2.JudgeVersion:
         data_digest=version.data_digest or "",
         model=version.model or "",
         metrics=version.metrics,
+        memory=memory_message(program.memory, examples=remembered),
+        head=head_message(program.head),
         create_time=timestamp(version.created_at),
     )
-
-
-def _demonstration_message(demonstration: Demonstration) -> judge_pb2.Demonstration:
-    fields = input_to_fields(demonstration.input)
-    message = judge_pb2.Demonstration(
-        inputs={name: text for name, text in fields.items() if text},
-        reasoning=demonstration.reasoning,
-    )
-    if demonstration.score is not None:
-        message.score = demonstration.score
-    else:
-        message.verdict = verdict_value(demonstration.verdict)
-    return message

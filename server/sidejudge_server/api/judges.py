@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from sidejudge.v1 import judge_pb2
 from sidejudge.v1 import judge_service_pb2 as pb
 from sidejudge.v1.judge_service_pb2_grpc import JudgeServiceServicer
 from sidejudge_server.api.convert_judge import (
@@ -20,6 +21,7 @@ from sidejudge_server.api.tokens import TokenCodec
 from sidejudge_server.api.validate import Checker
 from sidejudge_server.config import Settings
 from sidejudge_server.judges.registry import JudgeRegistry
+from sidejudge_server.judges.versions import JudgeVersion
 
 __all__ = ["JudgeServicer"]
 
@@ -136,9 +138,7 @@ class JudgeServicer(JudgeServiceServicer):
         versions = self._registry.list_versions(checker.passed(judge_id))
         if paging.last_key:
             versions = [v for v in versions if v.version < int(paging.last_key)]
-        page = cut_page(
-            versions, version_message, key=lambda v: str(v.version), paging=paging
-        )
+        page = cut_page(versions, _listed, key=lambda v: str(v.version), paging=paging)
         return pb.ListJudgeVersionsResponse(
             judge_versions=page.items, next_page_token=page.next_page_token
         )
@@ -180,3 +180,8 @@ class JudgeServicer(JudgeServiceServicer):
             request_id=request_id,
         )
         return pb.RollbackJudgeResponse(judge=judge_message(judge))
+
+
+def _listed(version: JudgeVersion) -> judge_pb2.JudgeVersion:
+    """Return a version without its memory's examples: a page of them would be too large."""
+    return version_message(version, remembered=False)

@@ -8,11 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
+from sidejudge_server.judges.json_reader import (
+    CodecError,
+    Reader,
+    boolean,
+    integer,
+    number,
+    optional_number,
+    optional_string,
+    string,
+    string_map,
+    strings,
+)
 from sidejudge_server.judges.kinds import JudgeSpec
+from sidejudge_server.judges.memory import MAX_MEMORY_BYTES, MAX_MEMORY_EXAMPLES
 from sidejudge_server.judges.types import (
     ArtifactInput,
     Criterion,
@@ -21,9 +32,14 @@ from sidejudge_server.judges.types import (
     JudgeKind,
     JudgeProgram,
     LabelOffsets,
+    LearnedHead,
+    Memory,
+    MemoryExample,
     RubricInput,
+    ScoreHead,
     ScoreMap,
     Verdict,
+    VerdictHead,
 )
 
 __all__ = [
@@ -32,6 +48,7 @@ __all__ = [
     "content_digest",
     "input_from_json",
     "input_to_json",
+    "memory_size_bytes",
     "program_digest",
     "program_from_json",
     "program_to_json",
@@ -39,13 +56,7 @@ __all__ = [
     "spec_to_json",
 ]
 
-T = TypeVar("T")
-
 _FORMAT = 1
-
-
-class CodecError(ValueError):
-    """The JSON is not what it should be; the message has the path, not the content."""
 
 
 def canonical_json(value: object) -> str:
@@ -70,7 +81,7 @@ def input_from_json(text: str) -> JudgeInput:
     Raises:
         CodecError: The text is something else.
     """
-    return _read_input(_Reader.parse(text))
+    return _read_input(Reader.parse(text))
 
 
 def content_digest(item: JudgeInput) -> str:
@@ -80,35 +91,39 @@ def content_digest(item: JudgeInput) -> str:
 
 
 def program_to_json(program: JudgeProgram) -> str:
-    """Return canonical JSON of a program."""
-    return canonical_json(
-        {
-            "format": _FORMAT,
-            "kind": program.kind.value,
-            "scores": program.scores,
-            "binary": program.binary,
-            "instructions": program.instructions,
-            "question": program.question,
-            "demonstrations": [
-                {
-                    "input": _input_document(demonstration.input),
-                    "verdict": demonstration.verdict and demonstration.verdict.value,
-                    "score": demonstration.score,
-                    "reasoning": demonstration.reasoning,
-                }
-                for demonstration in program.demonstrations
-            ],
-            "offsets": {
-                "passed": program.offsets.passed,
-                "partial": program.offsets.partial,
-            },
-            "score_map": {
-                "slope": program.score_map.slope,
-                "intercept": program.score_map.intercept,
-            },
-            "input_fields": list(program.input_fields),
-        }
-    )
+    """Return canonical JSON of a program; memory and head are left out if there are none."""
+    document: dict[str, Any] = {
+        "format": _FORMAT,
+        "kind": program.kind.value,
+        "scores": program.scores,
+        "binary": program.binary,
+        "instructions": program.instructions,
+        "question": program.question,
+        "demonstrations": [
+            _labelled_document(demonstration)
+            for demonstration in program.demonstrations
+        ],
+        "offsets": {
+            "passed": program.offsets.passed,
+            "partial": program.offsets.partial,
+        },
+        "score_map": {
+            "slope": program.score_map.slope,
+            "intercept": program.score_map.intercept,
+        },
+        "input_fields": list(program.input_fields),
+    }
+    if program.memory is not None:
+        document["memory"] = _memory_document(program.memory)
+    if program.head is not None:
+        document["head"] = _head_document(program.head)
+    return canonical_json(document)
+
+
+def memory_size_bytes(memory: Memory) -> int:
+    """Return how long a memory's canonical JSON is; what `MAX_MEMORY_BYTES` bounds."""
+    text = canonical_json(_memory_document(memory))
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def program_from_json(text: str) -> JudgeProgram:
@@ -117,28 +132,30 @@ def program_from_json(text: str) -> JudgeProgram:
     Raises:
         CodecError: The text is something else.
     """
-    reader = _Reader.parse(text)
-    version = reader.get("format", _integer)
+    reader = Reader.parse(text)
+    version = reader.get("format", integer)
     if version != _FORMAT:
         raise CodecError(f"format: {version} is not known; a newer sidejudge wrote it")
     offsets = reader.child("offsets")
     score_map = reader.child("score_map")
     program = JudgeProgram(
         kind=reader.get("kind", _kind),
-        scores=reader.get("scores", _boolean),
-        binary=reader.get("binary", _boolean),
-        instructions=reader.get("instructions", _string),
-        question=reader.get("question", _string),
+        scores=reader.get("scores", boolean),
+        binary=reader.get("binary", boolean),
+        instructions=reader.get("instructions", string),
+        question=reader.get("question", string),
         demonstrations=tuple(
             _read_demonstration(child) for child in reader.children("demonstrations")
         ),
         offsets=LabelOffsets(
-            offsets.get("passed", _number), offsets.get("partial", _number)
+            offsets.get("passed", number), offsets.get("partial", number)
         ),
         score_map=ScoreMap(
-            score_map.get("slope", _number), score_map.get("intercept", _number)
+            score_map.get("slope", number), score_map.get("intercept", number)
         ),
-        input_fields=reader.get("input_fields", _strings),
+        input_fields=reader.get("input_fields", strings),
+        memory=_read_memory(reader.optional_child("memory")),
+        head=_read_head(reader.optional_child("head")),
     )
     for part in (offsets, score_map, reader):
         part.finish()
@@ -173,15 +190,15 @@ def spec_from_json(text: str) -> JudgeSpec:
     Raises:
         CodecError: The text is something else.
     """
-    reader = _Reader.parse(text)
+    reader = Reader.parse(text)
     spec = JudgeSpec(
         kind=reader.get("kind", _kind),
         default_criteria=_read_criteria(reader, "default_criteria"),
-        instructions=reader.get("instructions", _string),
-        question=reader.get("question", _string),
-        scores=reader.get("scores", _boolean),
-        input_fields=reader.get("input_fields", _strings),
-        binary=reader.get("binary", _boolean),
+        instructions=reader.get("instructions", string),
+        question=reader.get("question", string),
+        scores=reader.get("scores", boolean),
+        input_fields=reader.get("input_fields", strings),
+        binary=reader.get("binary", boolean),
     )
     reader.finish()
     return spec
@@ -204,6 +221,47 @@ def _input_document(item: JudgeInput) -> dict[str, Any]:
     }
 
 
+def _labelled_document(labelled: Demonstration | MemoryExample) -> dict[str, Any]:
+    return {
+        "input": _input_document(labelled.input),
+        "verdict": labelled.verdict and labelled.verdict.value,
+        "score": labelled.score,
+        "reasoning": labelled.reasoning,
+    }
+
+
+def _memory_document(memory: Memory) -> dict[str, Any]:
+    return {
+        "guidelines": list(memory.guidelines),
+        "examples": [
+            {"example_id": example.example_id, **_labelled_document(example)}
+            for example in memory.examples
+        ],
+        "shown": memory.shown,
+        "embedding_model": memory.embedding_model,
+        "embeddings": memory.embeddings,
+    }
+
+
+def _head_document(head: LearnedHead) -> dict[str, Any]:
+    if isinstance(head, VerdictHead):
+        return {
+            "type": "verdict",
+            "neighbours": head.neighbours,
+            "pass_bias": head.pass_bias,
+            "partial_bias": head.partial_bias,
+            "lm_weight": head.lm_weight,
+            "vote_weight": head.vote_weight,
+        }
+    return {
+        "type": "score",
+        "neighbours": head.neighbours,
+        "intercept": head.intercept,
+        "raw_weight": head.raw_weight,
+        "label_weight": head.label_weight,
+    }
+
+
 def _criteria_document(criteria: tuple[Criterion, ...]) -> list[dict[str, str]]:
     return [{"name": c.name, "description": c.description} for c in criteria]
 
@@ -218,60 +276,21 @@ def _normalised(value: Any) -> Any:  # noqa: ANN401 - any JSON value, in and out
     return value
 
 
-class _Reader:
-    """Takes typed values out of a JSON object and notices what is left over."""
-
-    def __init__(self, value: object, path: str) -> None:
-        if not isinstance(value, dict):
-            raise CodecError(f"{path or 'document'}: expected an object")
-        self._values = dict(value)
-        self._path = path
-
-    @classmethod
-    def parse(cls, text: str) -> _Reader:
-        try:
-            return cls(json.loads(text), "")
-        except json.JSONDecodeError as error:
-            raise CodecError(f"not JSON: {error.msg} at {error.pos}") from None
-
-    def get(self, key: str, convert: Callable[[object], T]) -> T:
-        if key not in self._values:
-            raise CodecError(f"{self._path}{key}: missing")
-        try:
-            return convert(self._values.pop(key))
-        except ValueError as error:
-            raise CodecError(f"{self._path}{key}: {error}") from None
-
-    def child(self, key: str) -> _Reader:
-        return _Reader(self.get(key, _anything), f"{self._path}{key}.")
-
-    def children(self, key: str) -> list[_Reader]:
-        return [
-            _Reader(value, f"{self._path}{key}[{index}].")
-            for index, value in enumerate(self.get(key, _list))
-        ]
-
-    def finish(self) -> None:
-        if self._values:
-            unknown = ", ".join(sorted(self._values))
-            raise CodecError(f"{self._path or 'document: '}unknown keys: {unknown}")
-
-
-def _read_input(reader: _Reader) -> JudgeInput:
-    shape = reader.get("type", _string)
+def _read_input(reader: Reader) -> JudgeInput:
+    shape = reader.get("type", string)
     item: JudgeInput
     if shape == "rubric":
         item = RubricInput(
-            task_context=reader.get("task_context", _string),
-            agent_output=reader.get("agent_output", _string),
+            task_context=reader.get("task_context", string),
+            agent_output=reader.get("agent_output", string),
             criteria=_read_criteria(reader, "criteria"),
         )
     elif shape == "artifact":
         item = ArtifactInput(
-            artifact=reader.get("artifact", _string),
-            ground_truth=reader.get("ground_truth", _optional_string),
-            context=reader.get("context", _string),
-            fields=reader.get("fields", _string_map),
+            artifact=reader.get("artifact", string),
+            ground_truth=reader.get("ground_truth", optional_string),
+            context=reader.get("context", string),
+            fields=reader.get("fields", string_map),
         )
     else:
         raise CodecError("type: expected rubric or artifact")
@@ -279,22 +298,22 @@ def _read_input(reader: _Reader) -> JudgeInput:
     return item
 
 
-def _read_criteria(reader: _Reader, key: str) -> tuple[Criterion, ...]:
+def _read_criteria(reader: Reader, key: str) -> tuple[Criterion, ...]:
     criteria = []
     for child in reader.children(key):
         criteria.append(
-            Criterion(child.get("name", _string), child.get("description", _string))
+            Criterion(child.get("name", string), child.get("description", string))
         )
         child.finish()
     return tuple(criteria)
 
 
-def _read_demonstration(reader: _Reader) -> Demonstration:
+def _read_demonstration(reader: Reader) -> Demonstration:
     demonstration = Demonstration(
         input=_read_input(reader.child("input")),
         verdict=reader.get("verdict", _optional_verdict),
-        score=reader.get("score", _optional_number),
-        reasoning=reader.get("reasoning", _string),
+        score=reader.get("score", optional_number),
+        reasoning=reader.get("reasoning", string),
     )
     reader.finish()
     if (demonstration.verdict is None) == (demonstration.score is None):
@@ -302,63 +321,65 @@ def _read_demonstration(reader: _Reader) -> Demonstration:
     return demonstration
 
 
-def _anything(value: object) -> object:
-    return value
+def _read_memory(reader: Reader | None) -> Memory | None:
+    if reader is None:
+        return None
+    children = reader.children("examples")
+    if len(children) > MAX_MEMORY_EXAMPLES:
+        raise CodecError(
+            f"memory.examples: more than the {MAX_MEMORY_EXAMPLES} that are allowed"
+        )
+    memory = Memory(
+        guidelines=reader.get("guidelines", strings),
+        examples=tuple(_read_memory_example(child) for child in children),
+        shown=reader.get("shown", integer),
+        embedding_model=reader.get("embedding_model", string),
+        embeddings=reader.get("embeddings", string),
+    )
+    reader.finish()
+    if memory_size_bytes(memory) > MAX_MEMORY_BYTES:
+        raise CodecError(f"memory: longer than {MAX_MEMORY_BYTES} bytes")
+    return memory
 
 
-def _string(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("expected text")  # noqa: TRY004 - becomes a CodecError
-    return value
+def _read_memory_example(reader: Reader) -> MemoryExample:
+    example_id = reader.get("example_id", string)
+    shown = _read_demonstration(reader)
+    return MemoryExample(
+        example_id, shown.input, shown.verdict, shown.score, shown.reasoning
+    )
 
 
-def _optional_string(value: object) -> str | None:
-    return None if value is None else _string(value)
-
-
-def _boolean(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("expected true or false")  # noqa: TRY004 - becomes a CodecError
-    return value
-
-
-def _integer(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ValueError("expected a whole number")  # noqa: TRY004 - becomes a CodecError
-    return value
-
-
-def _number(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise ValueError("expected a number")  # noqa: TRY004 - becomes a CodecError
-    if not math.isfinite(value):
-        raise ValueError("expected a finite number")
-    return float(value)
-
-
-def _optional_number(value: object) -> float | None:
-    return None if value is None else _number(value)
-
-
-def _list(value: object) -> list[object]:
-    if not isinstance(value, list):
-        raise ValueError("expected a list")  # noqa: TRY004 - becomes a CodecError
-    return value
-
-
-def _strings(value: object) -> tuple[str, ...]:
-    return tuple(_string(element) for element in _list(value))
-
-
-def _string_map(value: object) -> Mapping[str, str]:
-    if not isinstance(value, dict):
-        raise ValueError("expected an object")  # noqa: TRY004 - becomes a CodecError
-    return {_string(key): _string(element) for key, element in value.items()}
+def _read_head(reader: Reader | None) -> LearnedHead | None:
+    if reader is None:
+        return None
+    head: LearnedHead
+    shape = reader.get("type", string)
+    neighbours = reader.get("neighbours", integer)
+    if shape == "verdict":
+        head = VerdictHead(
+            neighbours,
+            pass_bias=reader.get("pass_bias", number),
+            partial_bias=reader.get("partial_bias", number),
+            lm_weight=reader.get("lm_weight", number),
+            vote_weight=reader.get("vote_weight", number),
+        )
+    elif shape == "score":
+        head = ScoreHead(
+            neighbours,
+            intercept=reader.get("intercept", number),
+            raw_weight=reader.get("raw_weight", number),
+            label_weight=reader.get("label_weight", number),
+        )
+    else:
+        raise CodecError("head.type: expected verdict or score")
+    reader.finish()
+    return head
 
 
 def _kind(value: object) -> JudgeKind:
-    return JudgeKind(_string(value))
+    return JudgeKind(string(value))
 
 
 def _optional_verdict(value: object) -> Verdict | None:
-    return None if value is None else Verdict(_string(value))
+    return None if value is None else Verdict(string(value))

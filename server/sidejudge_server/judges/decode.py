@@ -13,6 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from sidejudge_server.judges.decision import (
+    Decision,
+    apply_score_map,
+    decide,
+    decide_score,
+    decide_verdict,
+    stated_probabilities,
+)
 from sidejudge_server.judges.prompt import VERDICT_WORDS, criterion_names
 from sidejudge_server.judges.types import (
     ConfidenceSource,
@@ -21,10 +29,9 @@ from sidejudge_server.judges.types import (
     JudgeProgram,
     JudgeResult,
     Judgment,
-    LabelOffsets,
+    Recalled,
     RubricInput,
     RubricResult,
-    ScoreMap,
     Verdict,
     VerdictProbabilities,
 )
@@ -47,13 +54,6 @@ MIN_LABEL_MASS = 0.1
 
 class UnparsableAnswerError(Exception):
     """An answer holds no verdict or grade. The text is not in the message: it may be hostile."""
-
-
-class Decision(NamedTuple):
-    """A verdict and its probability after the decision rule."""
-
-    verdict: Verdict
-    confidence: float
 
 
 _WORDS: Mapping[str, Verdict] = {
@@ -101,7 +101,12 @@ _MAX_SUGGESTIONS = 10
 
 
 def decode(
-    program: JudgeProgram, item: JudgeInput, response: ChatResponse, *, explain: bool
+    program: JudgeProgram,
+    item: JudgeInput,
+    response: ChatResponse,
+    *,
+    explain: bool,
+    recalled: Recalled = Recalled(),  # noqa: B008 - immutable
 ) -> JudgeResult:
     """Return the result that an answer stands for.
 
@@ -110,63 +115,16 @@ def decode(
         item: What was judged; its criteria say which criterion grades to look for.
         response: The LM's answer.
         explain: False to leave reasoning and suggestions out.
+        recalled: What the version's memory brought up for the item.
 
     Raises:
         UnparsableAnswerError: There is no verdict or grade in it.
     """
     if program.scores:
-        return _decode_score(program, item, response, explain=explain)
-    return _decode_verdict(program, response, explain=explain)
-
-
-def decide(
-    probabilities: VerdictProbabilities, offsets: LabelOffsets, binary: bool
-) -> Decision:
-    """Return the verdict with the largest ln P + offset, and its renormalised probability.
-
-    Ties go to the worse verdict, as ``DecisionRule`` in the contract says ("greater than").
-
-    Args:
-        probabilities: At least one that counts is positive.
-        offsets: The decision rule; fail has 0.
-        binary: True to ignore P(partial).
-    """
-    logits = {
-        Verdict.FAIL: _ln(probabilities.failed),
-        Verdict.PARTIAL: -math.inf
-        if binary
-        else _ln(probabilities.partial) + offsets.partial,
-        Verdict.PASS: _ln(probabilities.passed) + offsets.passed,
-    }
-    verdict = max(logits, key=lambda label: logits[label])
-    top = logits[verdict]
-    total = sum(math.exp(logit - top) for logit in logits.values())
-    return Decision(verdict, 1.0 / total)
-
-
-def stated_probabilities(
-    verdict: Verdict, confidence: float, *, binary: bool
-) -> VerdictProbabilities:
-    """Return the label probabilities that a verdict with a stated confidence stands for.
-
-    The rest is split evenly over the other labels. A verdict that was chosen is at least as
-    likely as the others, whatever number stands beside it, and never certain.
-    """
-    others = 1 if binary else 2
-    confidence = min(0.995, max(confidence, 1.02 / (others + 1)))
-    rest = (1.0 - confidence) / others
-    values = {Verdict.PASS: rest, Verdict.PARTIAL: rest, Verdict.FAIL: rest}
-    if binary:
-        values[Verdict.PARTIAL] = 0.0
-    values[verdict] = confidence
-    return VerdictProbabilities(
-        values[Verdict.PASS], values[Verdict.PARTIAL], values[Verdict.FAIL]
-    )
-
-
-def apply_score_map(score_map: ScoreMap, raw_score: float) -> float:
-    """Return clip(intercept + slope * raw, 0, 1)."""
-    return min(1.0, max(0.0, score_map.intercept + score_map.slope * raw_score))
+        return _decode_score(
+            program, item, response, explain=explain, recalled=recalled
+        )
+    return _decode_verdict(program, response, explain=explain, recalled=recalled)
 
 
 def with_reasons(item: JudgeInput, result: JudgeResult, text: str) -> JudgeResult:
@@ -191,14 +149,18 @@ class _Answer(NamedTuple):
 
 
 def _decode_verdict(
-    program: JudgeProgram, response: ChatResponse, *, explain: bool
+    program: JudgeProgram,
+    response: ChatResponse,
+    *,
+    explain: bool,
+    recalled: Recalled,
 ) -> Judgment:
     answer = _read(response, _LABEL)
     label = answer.label
     probabilities = _verdict_probabilities(answer, binary=program.binary)
     source = ConfidenceSource.LOGPROB
     if probabilities is not None:
-        decision = decide(probabilities, program.offsets, program.binary)
+        decision = decide_verdict(program, probabilities, recalled)
         verdict, confidence = decision.verdict, decision.confidence
     else:
         verdict = _stated_verdict(answer, binary=program.binary)
@@ -206,10 +168,10 @@ def _decode_verdict(
         stated = _stated_confidence(answer.text)
         if stated is not None:
             source = ConfidenceSource.STATED
-            verdict, confidence = decide(
+            verdict, confidence = decide_verdict(
+                program,
                 stated_probabilities(verdict, stated, binary=program.binary),
-                program.offsets,
-                program.binary,
+                recalled,
             )
     reasoning = ""
     if explain and (label is None or _WORDS[label["label"].casefold()] is verdict):
@@ -220,7 +182,12 @@ def _decode_verdict(
 
 
 def _decode_score(
-    program: JudgeProgram, item: JudgeInput, response: ChatResponse, *, explain: bool
+    program: JudgeProgram,
+    item: JudgeInput,
+    response: ChatResponse,
+    *,
+    explain: bool,
+    recalled: Recalled,
 ) -> RubricResult:
     answer = _read(response, _GRADE)
     masses = _grade_masses(answer)
@@ -242,7 +209,7 @@ def _decode_score(
     rest = answer.text[answer.label.end() if answer.label else 0 :]
     reasons = _split_rubric_text(item, rest if explain else "")
     return RubricResult(
-        score=apply_score_map(program.score_map, raw),
+        score=decide_score(program, raw, recalled),
         raw_score=raw,
         stddev=stddev,
         source=source,
@@ -391,10 +358,6 @@ def _probability(logprob: float) -> float:
     if math.isnan(logprob):
         return 0.0
     return math.exp(min(0.0, logprob))
-
-
-def _ln(probability: float) -> float:
-    return math.log(probability) if probability > 0.0 else -math.inf
 
 
 def _stated_verdict(answer: _Answer, *, binary: bool) -> Verdict:

@@ -151,9 +151,9 @@ class JudgeAdapter(dspy.Adapter):  # type: ignore[misc] # dspy is untyped
         del lm_kwargs
         program = _program(self.base, signature.instructions, demos)
         item = input_from_fields(program, inputs)
-        # Asked without the decision rule, which does not reach the prompt, because the rule can
+        # Asked without decision rule and head, which do not reach the prompt, because a rule can
         # be applied to what the model says but not taken out of what it became.
-        plain = replace(program, offsets=LabelOffsets())
+        plain = replace(program, offsets=LabelOffsets(), head=None)
         answer = lm.client.evaluate(plain, item, explain=self.explain)
         return [
             {

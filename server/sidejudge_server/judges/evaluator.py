@@ -4,24 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from sidejudge_server.errors import DeadlineError, JudgeOutputError
+from sidejudge_server.errors import (
+    DeadlineError,
+    FailedPreconditionError,
+    JudgeOutputError,
+)
 from sidejudge_server.judges.decode import UnparsableAnswerError, decode, with_reasons
+from sidejudge_server.judges.head import influences
 from sidejudge_server.judges.prompt import (
     VERDICT_WORDS,
     build_request,
     follow_up_request,
     score_to_grade,
 )
+from sidejudge_server.judges.retrieval import (
+    build_index,
+    has_index,
+    recall,
+    remembered_count,
+    retrieval_text,
+)
 from sidejudge_server.judges.types import (
     ConfidenceSource,
+    Influence,
     JudgeInput,
     JudgeProgram,
     JudgeResult,
     Judgment,
+    Recalled,
 )
-from sidejudge_server.lm.types import ChatClient, ChatRequest, LMUsage
+from sidejudge_server.lm.types import (
+    ChatClient,
+    ChatRequest,
+    EmbeddingClient,
+    LMUsage,
+)
 
 __all__ = ["MAX_ATTEMPTS", "Answer", "evaluate"]
 
@@ -31,10 +51,11 @@ MAX_ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A result with what all attempts cost together."""
+    """A result with what all attempts cost together and which corrections had to do with it."""
 
     result: JudgeResult
     usage: LMUsage
+    influences: tuple[Influence, ...] = ()
 
 
 async def evaluate(
@@ -44,6 +65,7 @@ async def evaluate(
     *,
     explain: bool = True,
     timeout_s: float | None = None,
+    hidden: Collection[str] = (),
 ) -> Answer:
     """Judge an item.
 
@@ -53,12 +75,17 @@ async def evaluate(
         client: The language model.
         explain: False to leave reasoning and suggestions out; same verdict, fewer tokens.
         timeout_s: Seconds for all attempts together; None leaves it to the client.
+        hidden: Ids of remembered examples that must not come up; see `retrieval.recall`.
 
     Raises:
         LMError: The model did not deliver; JudgeOutputError if no answer was usable.
+        FailedPreconditionError: The version measures similarity by an embedding model that the
+            client has not (EMBEDDING_MODEL_MISMATCH).
         DeadlineError: ``timeout_s`` passed.
     """
-    run = _Run(program, item, client, explain=explain, timeout_s=timeout_s)
+    run = _Run(
+        program, item, client, explain=explain, timeout_s=timeout_s, hidden=hidden
+    )
     try:
         async with asyncio.timeout(timeout_s):
             return await run.answer()
@@ -80,6 +107,7 @@ class _Run:
         *,
         explain: bool,
         timeout_s: float | None,
+        hidden: Collection[str],
     ) -> None:
         self._program = program
         self._item = item
@@ -87,8 +115,12 @@ class _Run:
         self._explain = explain
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._usage = LMUsage()
+        self._hidden = hidden
+        self._recalled = Recalled()
 
     async def answer(self) -> Answer:
+        if remembered_count(self._program):
+            self._recalled = await self._recall()
         logprobs = self._client.supports_logprobs
         request, result = await self._attempts(logprobs=logprobs)
         if logprobs and _lacks_confidence(result):
@@ -96,7 +128,35 @@ class _Run:
             request, result = await self._attempts(logprobs=False)
         if self._explain and not result.reasoning:
             result = await self._explained(request, result)
-        return Answer(result, self._usage)
+        found = influences(self._program, result, self._recalled)
+        return Answer(result, self._usage, found)
+
+    async def _recall(self) -> Recalled:
+        memory = self._program.memory
+        vector = None
+        if memory is not None and memory.embedding_model:
+            vector = await self._embed(memory.embedding_model)
+        if memory is not None and not has_index(memory):
+            # The loop has other evaluations to attend to.
+            await asyncio.to_thread(build_index, memory)
+        return recall(self._program, self._item, vector=vector, hidden=self._hidden)
+
+    async def _embed(self, model: str) -> tuple[float, ...]:
+        """Return the item's vector from the model that the memory was made with."""
+        client = self._client
+        if not isinstance(client, EmbeddingClient) or client.embedding_model != model:
+            have = getattr(client, "embedding_model", "") or "none"
+            raise FailedPreconditionError(
+                f"this version compares items by {model}, and the embedding model is {have};"
+                f" set SIDEJUDGE_LM_EMBEDDING_MODEL to {model}, or deploy another version",
+                reason="EMBEDDING_MODEL_MISMATCH",
+                metadata={"expected": model, "got": have},
+            )
+        answer = await client.embed(
+            (retrieval_text(self._item),), timeout_s=self._remaining_s()
+        )
+        self._usage += answer.usage
+        return answer.vectors[0]
 
     async def _attempts(self, *, logprobs: bool) -> tuple[ChatRequest, JudgeResult]:
         for attempt in range(1, MAX_ATTEMPTS + 1):
@@ -106,6 +166,7 @@ class _Run:
                 explain=self._explain,
                 supports_logprobs=logprobs,
                 attempt=attempt,
+                recalled=self._recalled,
             )
             try:
                 return request, await self._ask(request)
@@ -121,7 +182,13 @@ class _Run:
     async def _ask(self, request: ChatRequest) -> JudgeResult:
         response = await self._client.complete(request, timeout_s=self._remaining_s())
         self._usage += response.usage
-        return decode(self._program, self._item, response, explain=self._explain)
+        return decode(
+            self._program,
+            self._item,
+            response,
+            explain=self._explain,
+            recalled=self._recalled,
+        )
 
     async def _explained(
         self, request: ChatRequest, result: JudgeResult

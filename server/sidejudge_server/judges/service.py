@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 
 from sidejudge_server.config import Settings
@@ -295,4 +295,7 @@ def _record(
         subject=command.subject,
         group_key=command.group,
         labels_json=canonical_json(dict(command.labels)),
+        influences_json=canonical_json([asdict(i) for i in answer.influences])
+        if version.program.memory is not None
+        else None,
     )

@@ -12,16 +12,24 @@ __all__ = [
     "Criterion",
     "CriterionScore",
     "Demonstration",
+    "Influence",
     "JudgeInput",
     "JudgeKind",
     "JudgeProgram",
     "JudgeResult",
     "Judgment",
     "LabelOffsets",
+    "LearnedHead",
+    "Memory",
+    "MemoryExample",
+    "Neighbour",
+    "Recalled",
     "RubricInput",
     "RubricResult",
+    "ScoreHead",
     "ScoreMap",
     "Verdict",
+    "VerdictHead",
     "VerdictProbabilities",
 ]
 
@@ -110,6 +118,110 @@ class Demonstration:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryExample:
+    """A corrected example that a version remembers (``verdict`` xor ``score``) and why."""
+
+    example_id: str
+    input: JudgeInput
+    verdict: Verdict | None = None
+    score: float | None = None
+    reasoning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What people corrected before, as a version carries it.
+
+    Attributes:
+        guidelines: Short sentences, read with the instructions.
+        examples: Searched for those that are most similar to an item.
+        shown: How many of the most similar go into the prompt; 0 for none.
+        embedding_model: What similarity is measured by; "" for the words themselves.
+        embeddings: Base64 of one row of signed bytes per example, in their order; "" without
+            an embedding model. A row is a vector but for its length, which cosines ignore.
+    """
+
+    guidelines: tuple[str, ...] = ()
+    examples: tuple[MemoryExample, ...] = ()
+    shown: int = 0
+    embedding_model: str = ""
+    embeddings: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A remembered example and how similar it is to an item, 0..1."""
+
+    example: MemoryExample
+    similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """What a memory brings up for one item.
+
+    Attributes:
+        neighbours: The most similar examples, the most similar first.
+        mean_label: Mean score of all examples that could have come up; None for verdicts.
+    """
+
+    neighbours: tuple[Neighbour, ...] = ()
+    mean_label: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Influence:
+    """What one remembered example had to do with an answer.
+
+    Attributes:
+        example_id: The training example.
+        verdict: Its label, xor ``score``.
+        similarity: To the item, 0..1.
+        weight: What it added to the log-odds of the answered verdict against its best rival, in
+            nats, or to the score; negative if it spoke against the answer, 0 without a head.
+    """
+
+    example_id: str
+    verdict: Verdict | None
+    score: float | None
+    similarity: float
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictHead:
+    """A fitted decision over the LM's probabilities and what similar examples were labelled.
+
+    The log-odds of pass against fail are ``pass_bias + lm_weight * (ln P(pass) - ln P(fail))
+    + vote_weight * (V(pass) - V(fail))``, where V(label) is the sum of the similarities of
+    those of the ``neighbours`` most similar examples that have the label; likewise for partial.
+    """
+
+    neighbours: int
+    pass_bias: float
+    partial_bias: float
+    lm_weight: float
+    vote_weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreHead:
+    """A fitted score: ``clip(intercept + raw_weight * raw + label_weight * D, 0, 1)``.
+
+    D is the sum of similarity * (label - mean label of all examples) over the ``neighbours``
+    most similar examples, divided by 1 + the sum of their similarities.
+    """
+
+    neighbours: int
+    intercept: float
+    raw_weight: float
+    label_weight: float
+
+
+LearnedHead = VerdictHead | ScoreHead
+
+
+@dataclass(frozen=True, slots=True)
 class JudgeProgram:
     """All that decides how a judge version answers; what the renderer and the decoder read.
 
@@ -123,6 +235,8 @@ class JudgeProgram:
         offsets: Decision rule of verdicts.
         score_map: Map of raw scores.
         input_fields: Names of a custom judge's further inputs, in prompt order.
+        memory: Corrections that it remembers, if any.
+        head: Decides instead of ``offsets`` or ``score_map``, if there is one.
     """
 
     kind: JudgeKind
@@ -134,6 +248,8 @@ class JudgeProgram:
     offsets: LabelOffsets = LabelOffsets()
     score_map: ScoreMap = ScoreMap()
     input_fields: tuple[str, ...] = ()
+    memory: Memory | None = None
+    head: LearnedHead | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,18 +11,19 @@ from datetime import UTC, datetime
 from sidejudge_server.errors import FieldViolation, InvalidRequestError
 from sidejudge_server.judges.codec import (
     canonical_json,
+    memory_size_bytes,
     program_from_json,
     program_to_json,
     spec_from_json,
     spec_to_json,
 )
 from sidejudge_server.judges.kinds import JudgeSpec, initial_program
-from sidejudge_server.judges.types import (
-    Demonstration,
-    JudgeProgram,
-    RubricInput,
-    Verdict,
+from sidejudge_server.judges.memory import (
+    MAX_MEMORY_BYTES,
+    label_problem,
+    memory_problems,
 )
+from sidejudge_server.judges.types import JudgeProgram
 from sidejudge_storage import (
     Command,
     DeploymentRecord,
@@ -269,23 +270,22 @@ def check_program(spec: JudgeSpec, program: JudgeProgram) -> None:
             FieldViolation("judge_version.score_map.slope", "must not be negative")
         )
     for index, demonstration in enumerate(program.demonstrations):
-        problem = _problem(program, demonstration)
+        problem = label_problem(program, demonstration)
         if problem:
             path = f"judge_version.demonstrations[{index}]"
             violations.append(FieldViolation(path, problem))
+    violations += [
+        FieldViolation(f"judge_version.{path}", problem)
+        for path, problem in memory_problems(program)
+    ]
+    if program.memory is not None:
+        size = memory_size_bytes(program.memory)
+        if size > MAX_MEMORY_BYTES:
+            violations.append(
+                FieldViolation(
+                    "judge_version.memory",
+                    f"has {size} bytes; at most {MAX_MEMORY_BYTES} are allowed",
+                )
+            )
     if violations:
         raise InvalidRequestError(violations)
-
-
-def _problem(program: JudgeProgram, demonstration: Demonstration) -> str:
-    if isinstance(demonstration.input, RubricInput) is not program.scores:
-        return "has the inputs of another kind of judge"
-    if program.scores:
-        score = demonstration.score
-        in_range = score is not None and 0.0 <= score <= 1.0
-        return "" if in_range else "needs a score from 0 to 1"
-    if demonstration.verdict is None:
-        return "needs a verdict"
-    if program.binary and demonstration.verdict is Verdict.PARTIAL:
-        return "must not be partial: this judge decides between pass and fail"
-    return ""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 __all__ = [
     "ChatClient",
     "ChatRequest",
     "ChatResponse",
+    "EmbeddingClient",
+    "Embeddings",
     "LMUsage",
     "Message",
     "TokenLogprobs",
@@ -113,4 +115,31 @@ class ChatClient(Protocol):
 
     async def close(self) -> None:
         """Release connections and processes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """One vector per text, in their order, and what they cost."""
+
+    vectors: tuple[tuple[float, ...], ...]
+    usage: LMUsage
+
+
+@runtime_checkable
+class EmbeddingClient(Protocol):
+    """A client that turns texts into vectors too, if it was configured to.
+
+    ``embed`` raises what `ChatClient.complete` raises.
+    """
+
+    @property
+    def embedding_model(self) -> str:
+        """The model as the endpoint calls it; "" if there is none."""
+        ...
+
+    async def embed(
+        self, texts: tuple[str, ...], *, timeout_s: float | None = None
+    ) -> Embeddings:
+        """Return a vector per text within ``timeout_s`` seconds (None: the default)."""
         ...

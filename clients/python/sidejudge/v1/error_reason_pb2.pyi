@@ -80,6 +80,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The server stopped while the run was going. Code ABORTED. Metadata: `{"optimization": "optimizations/x"}`."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 27
     """A fault in sidejudge; the log has more under the request id. Code INTERNAL. Metadata: `{"request_id": "..."}`."""
+    ERROR_REASON_EMBEDDING_MODEL_MISMATCH: _ErrorReason.ValueType  # 41
+    """The version compares items by an embedding model that is not the configured one. Code FAILED_PRECONDITION. Metadata: `{"expected": "text-embedding-x", "got": "none"}`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `ErrorInfo.reason`, without the prefix `ERROR_REASON_`, with `ErrorInfo.domain` = `sidejudge.dev`. Values may be added."""
@@ -140,4 +142,6 @@ ERROR_REASON_SERVER_RESTARTED: ErrorReason.ValueType  # 26
 """The server stopped while the run was going. Code ABORTED. Metadata: `{"optimization": "optimizations/x"}`."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 27
 """A fault in sidejudge; the log has more under the request id. Code INTERNAL. Metadata: `{"request_id": "..."}`."""
+ERROR_REASON_EMBEDDING_MODEL_MISMATCH: ErrorReason.ValueType  # 41
+"""The version compares items by an embedding model that is not the configured one. Code FAILED_PRECONDITION. Metadata: `{"expected": "text-embedding-x", "got": "none"}`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

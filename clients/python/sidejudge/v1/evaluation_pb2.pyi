@@ -331,6 +331,7 @@ class Evaluation(_message.Message):
     GROUP_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    INFLUENCES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name, `evaluations/{evaluation}`; names sort by time."""
     judge: _builtins.str
@@ -369,6 +370,10 @@ class Evaluation(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only."""
 
+    @_builtins.property
+    def influences(self) -> _containers.RepeatedCompositeFieldContainer[Global___Influence]:
+        """Output only. Corrections that had to do with the answer, the weightiest first, at most 5. Empty for versions that remember none."""
+
     def __init__(
         self,
         *,
@@ -384,10 +389,11 @@ class Evaluation(_message.Message):
         group: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        influences: _abc.Iterable[Global___Influence] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["artifact_input", b"artifact_input", "create_time", b"create_time", "input", b"input", "judgment", b"judgment", "result", b"result", "rubric", b"rubric", "rubric_input", b"rubric_input", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_input", b"artifact_input", "create_time", b"create_time", "group", b"group", "input", b"input", "judge", b"judge", "judge_version", b"judge_version", "judgment", b"judgment", "labels", b"labels", "name", b"name", "result", b"result", "rubric", b"rubric", "rubric_input", b"rubric_input", "subject", b"subject", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_input", b"artifact_input", "create_time", b"create_time", "group", b"group", "influences", b"influences", "input", b"input", "judge", b"judge", "judge_version", b"judge_version", "judgment", b"judgment", "labels", b"labels", "name", b"name", "result", b"result", "rubric", b"rubric", "rubric_input", b"rubric_input", "subject", b"subject", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["rubric_input", "artifact_input"]  # noqa: Y015
     _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
@@ -399,6 +405,48 @@ class Evaluation(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
 Global___Evaluation: _TypeAlias = Evaluation  # noqa: Y015
+
+@_typing.final
+class Influence(_message.Message):
+    """What one corrected example had to do with an answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAINING_EXAMPLE_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    SIMILARITY_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    training_example: _builtins.str
+    """The training example, `trainingExamples/{training_example}`."""
+    verdict: _judge_pb2.Verdict.ValueType
+    """For judges that answer a verdict."""
+    score: _builtins.float
+    """For judges that answer a score, 0..1."""
+    similarity: _builtins.float
+    """How similar it is to the item, 0..1."""
+    weight: _builtins.float
+    """What it added to the log-odds of the answered verdict against its best rival, in nats, or to the score. Negative if it spoke against
+    the answer. 0 if the version has no learned head: the example was then only shown to the LM.
+    """
+    def __init__(
+        self,
+        *,
+        training_example: _builtins.str = ...,
+        verdict: _judge_pb2.Verdict.ValueType = ...,
+        score: _builtins.float = ...,
+        similarity: _builtins.float = ...,
+        weight: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "score", b"score", "verdict", b"verdict"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "score", b"score", "similarity", b"similarity", "training_example", b"training_example", "verdict", b"verdict", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_label: _TypeAlias = _typing.Literal["verdict", "score"]  # noqa: Y015
+    _WhichOneofArgType_label: _TypeAlias = _typing.Literal["label", b"label"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_label) -> _WhichOneofReturnType_label | None: ...
+
+Global___Influence: _TypeAlias = Influence  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):

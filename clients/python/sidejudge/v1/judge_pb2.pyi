@@ -417,6 +417,8 @@ class JudgeVersion(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    MEMORY_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name, `judges/{judge}/versions/{version}`, versions counting from 1."""
     instructions: _builtins.str
@@ -453,6 +455,14 @@ class JudgeVersion(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only."""
 
+    @_builtins.property
+    def memory(self) -> Global___Memory:
+        """What people corrected before. Unset for versions that remember nothing. ListJudgeVersions leaves its examples out."""
+
+    @_builtins.property
+    def head(self) -> Global___LearnedHead:
+        """A fitted decision that is used instead of decision_rule or score_map. Unset unless fitted."""
+
     def __init__(
         self,
         *,
@@ -469,21 +479,239 @@ class JudgeVersion(_message.Message):
         model: _builtins.str = ...,
         metrics: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        memory: Global___Memory | None = ...,
+        head: Global___LearnedHead | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_decision_rule", b"_decision_rule", "_score_map", b"_score_map", "create_time", b"create_time", "decision_rule", b"decision_rule", "score_map", b"score_map"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_decision_rule", b"_decision_rule", "_head", b"_head", "_memory", b"_memory", "_score_map", b"_score_map", "create_time", b"create_time", "decision_rule", b"decision_rule", "head", b"head", "memory", b"memory", "score_map", b"score_map"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decision_rule", b"_decision_rule", "_score_map", b"_score_map", "create_time", b"create_time", "data_digest", b"data_digest", "decision_rule", b"decision_rule", "demonstrations", b"demonstrations", "instructions", b"instructions", "metrics", b"metrics", "model", b"model", "name", b"name", "optimization", b"optimization", "origin", b"origin", "parent", b"parent", "question", b"question", "score_map", b"score_map"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decision_rule", b"_decision_rule", "_head", b"_head", "_memory", b"_memory", "_score_map", b"_score_map", "create_time", b"create_time", "data_digest", b"data_digest", "decision_rule", b"decision_rule", "demonstrations", b"demonstrations", "head", b"head", "instructions", b"instructions", "memory", b"memory", "metrics", b"metrics", "model", b"model", "name", b"name", "optimization", b"optimization", "origin", b"origin", "parent", b"parent", "question", b"question", "score_map", b"score_map"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__decision_rule: _TypeAlias = _typing.Literal["decision_rule"]  # noqa: Y015
     _WhichOneofArgType__decision_rule: _TypeAlias = _typing.Literal["_decision_rule", b"_decision_rule"]  # noqa: Y015
+    _WhichOneofReturnType__head: _TypeAlias = _typing.Literal["head"]  # noqa: Y015
+    _WhichOneofArgType__head: _TypeAlias = _typing.Literal["_head", b"_head"]  # noqa: Y015
+    _WhichOneofReturnType__memory: _TypeAlias = _typing.Literal["memory"]  # noqa: Y015
+    _WhichOneofArgType__memory: _TypeAlias = _typing.Literal["_memory", b"_memory"]  # noqa: Y015
     _WhichOneofReturnType__score_map: _TypeAlias = _typing.Literal["score_map"]  # noqa: Y015
     _WhichOneofArgType__score_map: _TypeAlias = _typing.Literal["_score_map", b"_score_map"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__decision_rule) -> _WhichOneofReturnType__decision_rule | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__head) -> _WhichOneofReturnType__head | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory) -> _WhichOneofReturnType__memory | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__score_map) -> _WhichOneofReturnType__score_map | None: ...
 
 Global___JudgeVersion: _TypeAlias = JudgeVersion  # noqa: Y015
+
+@_typing.final
+class Memory(_message.Message):
+    """What a judge version remembers of corrections; at most 2 MB as JSON."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GUIDELINES_FIELD_NUMBER: _builtins.int
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    SHOWN_FIELD_NUMBER: _builtins.int
+    EMBEDDING_MODEL_FIELD_NUMBER: _builtins.int
+    EXAMPLE_COUNT_FIELD_NUMBER: _builtins.int
+    shown: _builtins.int
+    """How many of the most similar examples are put into the prompt, 0..16."""
+    embedding_model: _builtins.str
+    """Output only. The embedding model by which similarity is measured; empty for a lexical measure."""
+    example_count: _builtins.int
+    """Output only. Number of examples, also where they are left out."""
+    @_builtins.property
+    def guidelines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Short sentences distilled from corrections, read with the instructions; at most 32 of at most 500 characters."""
+
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___MemoryExample]:
+        """Corrected examples; at most 1,000. For each item the most similar ones are looked up."""
+
+    def __init__(
+        self,
+        *,
+        guidelines: _abc.Iterable[_builtins.str] | None = ...,
+        examples: _abc.Iterable[Global___MemoryExample] | None = ...,
+        shown: _builtins.int = ...,
+        embedding_model: _builtins.str = ...,
+        example_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding_model", b"embedding_model", "example_count", b"example_count", "examples", b"examples", "guidelines", b"guidelines", "shown", b"shown"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Memory: _TypeAlias = Memory  # noqa: Y015
+
+@_typing.final
+class MemoryExample(_message.Message):
+    """A corrected example that a judge version remembers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class InputsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TRAINING_EXAMPLE_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
+    training_example: _builtins.str
+    """Required. Its name, unique within the memory; `trainingExamples/{training_example}` for those of an optimization."""
+    verdict: Global___Verdict.ValueType
+    """For judges that answer a verdict."""
+    score: _builtins.float
+    """For judges that answer a score, 0..1."""
+    reasoning: _builtins.str
+    """Why, in a sentence or two; may be empty."""
+    @_builtins.property
+    def inputs(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Input fields by name, as the kind defines them."""
+
+    def __init__(
+        self,
+        *,
+        training_example: _builtins.str = ...,
+        inputs: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        verdict: Global___Verdict.ValueType = ...,
+        score: _builtins.float = ...,
+        reasoning: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "score", b"score", "verdict", b"verdict"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "inputs", b"inputs", "reasoning", b"reasoning", "score", b"score", "training_example", b"training_example", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_answer: _TypeAlias = _typing.Literal["verdict", "score"]  # noqa: Y015
+    _WhichOneofArgType_answer: _TypeAlias = _typing.Literal["answer", b"answer"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_answer) -> _WhichOneofReturnType_answer | None: ...
+
+Global___MemoryExample: _TypeAlias = MemoryExample  # noqa: Y015
+
+@_typing.final
+class LearnedHead(_message.Message):
+    """A small model over the LM's answer and the labels of the most similar remembered examples."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NEIGHBOURS_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    neighbours: _builtins.int
+    """How many of the most similar examples have a say, 0..64."""
+    @_builtins.property
+    def verdict(self) -> Global___VerdictHead:
+        """For judges that answer a verdict."""
+
+    @_builtins.property
+    def score(self) -> Global___ScoreHead:
+        """For judges that answer a score."""
+
+    def __init__(
+        self,
+        *,
+        neighbours: _builtins.int = ...,
+        verdict: Global___VerdictHead | None = ...,
+        score: Global___ScoreHead | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "score", b"score", "verdict", b"verdict"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "neighbours", b"neighbours", "score", b"score", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_model: _TypeAlias = _typing.Literal["verdict", "score"]  # noqa: Y015
+    _WhichOneofArgType_model: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_model) -> _WhichOneofReturnType_model | None: ...
+
+Global___LearnedHead: _TypeAlias = LearnedHead  # noqa: Y015
+
+@_typing.final
+class VerdictHead(_message.Message):
+    """Each verdict has the logit bias + lm_weight * ln P(verdict) + vote_weight * V(verdict); the largest wins. P is the LM's probability, at
+    least 0.0001, and V the sum of the similarities of those of the most similar examples that have the label.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PASS_BIAS_FIELD_NUMBER: _builtins.int
+    PARTIAL_BIAS_FIELD_NUMBER: _builtins.int
+    LM_WEIGHT_FIELD_NUMBER: _builtins.int
+    VOTE_WEIGHT_FIELD_NUMBER: _builtins.int
+    pass_bias: _builtins.float
+    """Bias of pass; fail has bias 0."""
+    partial_bias: _builtins.float
+    """Bias of partial."""
+    lm_weight: _builtins.float
+    """Weight of what the LM says."""
+    vote_weight: _builtins.float
+    """Weight of what similar examples were labelled."""
+    def __init__(
+        self,
+        *,
+        pass_bias: _builtins.float = ...,
+        partial_bias: _builtins.float = ...,
+        lm_weight: _builtins.float = ...,
+        vote_weight: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lm_weight", b"lm_weight", "partial_bias", b"partial_bias", "pass_bias", b"pass_bias", "vote_weight", b"vote_weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerdictHead: _TypeAlias = VerdictHead  # noqa: Y015
+
+@_typing.final
+class ScoreHead(_message.Message):
+    """score = clip(intercept + raw_weight * raw + label_weight * D, 0, 1). D is the sum of similarity * (label - mean label) over the most
+    similar examples, divided by 1 + the sum of their similarities.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERCEPT_FIELD_NUMBER: _builtins.int
+    RAW_WEIGHT_FIELD_NUMBER: _builtins.int
+    LABEL_WEIGHT_FIELD_NUMBER: _builtins.int
+    intercept: _builtins.float
+    """Intercept."""
+    raw_weight: _builtins.float
+    """Weight of the LM's raw score."""
+    label_weight: _builtins.float
+    """Weight of what similar examples were labelled."""
+    def __init__(
+        self,
+        *,
+        intercept: _builtins.float = ...,
+        raw_weight: _builtins.float = ...,
+        label_weight: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["intercept", b"intercept", "label_weight", b"label_weight", "raw_weight", b"raw_weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreHead: _TypeAlias = ScoreHead  # noqa: Y015
 
 @_typing.final
 class Demonstration(_message.Message):

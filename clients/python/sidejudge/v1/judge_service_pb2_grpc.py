@@ -141,7 +141,7 @@ class JudgeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListJudgeVersions(self, request, context):
-        """Lists versions of a judge, newest first.
+        """Lists versions of a judge, newest first, without the examples that they remember.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -50,7 +50,7 @@ class JudgeServiceStub:
     GetJudgeVersion: _grpc.UnaryUnaryMultiCallable[_judge_service_pb2.GetJudgeVersionRequest, _judge_service_pb2.GetJudgeVersionResponse]
     """Reads one version. Errors: JUDGE_VERSION_NOT_FOUND."""
     ListJudgeVersions: _grpc.UnaryUnaryMultiCallable[_judge_service_pb2.ListJudgeVersionsRequest, _judge_service_pb2.ListJudgeVersionsResponse]
-    """Lists versions of a judge, newest first."""
+    """Lists versions of a judge, newest first, without the examples that they remember."""
     DeployJudgeVersion: _grpc.UnaryUnaryMultiCallable[_judge_service_pb2.DeployJudgeVersionRequest, _judge_service_pb2.DeployJudgeVersionResponse]
     """Makes a version serve, whatever a gate said. Recorded with author and reason. Errors: JUDGE_VERSION_NOT_FOUND, ETAG_MISMATCH."""
     RollbackJudge: _grpc.UnaryUnaryMultiCallable[_judge_service_pb2.RollbackJudgeRequest, _judge_service_pb2.RollbackJudgeResponse]
@@ -76,7 +76,7 @@ class JudgeServiceAsyncStub(JudgeServiceStub):
     GetJudgeVersion: _aio.UnaryUnaryMultiCallable[_judge_service_pb2.GetJudgeVersionRequest, _judge_service_pb2.GetJudgeVersionResponse]  # type: ignore[assignment]
     """Reads one version. Errors: JUDGE_VERSION_NOT_FOUND."""
     ListJudgeVersions: _aio.UnaryUnaryMultiCallable[_judge_service_pb2.ListJudgeVersionsRequest, _judge_service_pb2.ListJudgeVersionsResponse]  # type: ignore[assignment]
-    """Lists versions of a judge, newest first."""
+    """Lists versions of a judge, newest first, without the examples that they remember."""
     DeployJudgeVersion: _aio.UnaryUnaryMultiCallable[_judge_service_pb2.DeployJudgeVersionRequest, _judge_service_pb2.DeployJudgeVersionResponse]  # type: ignore[assignment]
     """Makes a version serve, whatever a gate said. Recorded with author and reason. Errors: JUDGE_VERSION_NOT_FOUND, ETAG_MISMATCH."""
     RollbackJudge: _aio.UnaryUnaryMultiCallable[_judge_service_pb2.RollbackJudgeRequest, _judge_service_pb2.RollbackJudgeResponse]  # type: ignore[assignment]
@@ -147,7 +147,7 @@ class JudgeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _judge_service_pb2.ListJudgeVersionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_judge_service_pb2.ListJudgeVersionsResponse, _abc.Awaitable[_judge_service_pb2.ListJudgeVersionsResponse]]:
-        """Lists versions of a judge, newest first."""
+        """Lists versions of a judge, newest first, without the examples that they remember."""
 
     @_abc_1.abstractmethod
     def DeployJudgeVersion(
