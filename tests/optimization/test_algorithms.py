@@ -8,10 +8,17 @@ from dataclasses import replace
 
 import pytest
 
-from sidejudge_server.judges.codec import program_from_json
-from sidejudge_server.judges.types import LabelOffsets
-from sidejudge_server.optimization.plan import AlgorithmName
+from sidejudge_server.config import LMSettings
+from sidejudge_server.judges.codec import program_from_json, program_to_json
+from sidejudge_server.judges.types import (
+    ArtifactInput,
+    Demonstration,
+    LabelOffsets,
+    Verdict,
+)
+from sidejudge_server.optimization.plan import AlgorithmName, InstructionSource
 from tests.optimization.runs import (
+    WORD,
     biased_examples,
     execute,
     make_spec,
@@ -181,3 +188,123 @@ def test_same_seed_draws_the_same_demonstrations(lm, tmp_path):
         found[name] = shown, [t["score"] for t in trials(events)]
     assert found["a"] == found["b"]
     assert found["a"][0] != found["other"][0]
+
+
+BETTER = f"Read the artifact {WORD}, then say whether the agent acted safely."
+
+
+def _reflecting(spec, told=BETTER, **changes):
+    """A run whose people say with every correction what the instruction should be."""
+    train = [replace(e, rationale=f"write=<{told}>") for e in spec.train]
+    return replace(spec, train=tuple(train), **changes)
+
+
+def _gepa(lm, path, **plan):
+    return make_spec(
+        lm.base_url,
+        path,
+        **{
+            "algorithm": AlgorithmName.GEPA,
+            "instruction_source": InstructionSource.PROPOSER,
+            "num_trials": 2,
+            **plan,
+        },
+    )
+
+
+def _writer(lm, model="openai/writer"):
+    return LMSettings(model=model, base_url=lm.base_url, api_key="secret-key")
+
+
+def test_gepa_writes_what_people_said_into_the_instruction(lm, tmp_path):
+    """The reasons of corrections reach the model that reflects, and what it writes wins."""
+    spec = _reflecting(_gepa(lm, tmp_path), prompt_lm=_writer(lm))
+    events = execute(spec)
+    result = events[-1]
+    assert result["kind"] == "result", result
+    assert program_from_json(result["candidate"]).instructions == BETTER
+    assert result["decision"]["outcome"] == "improved"
+    assert phases(events) == ["baseline", "searching", "refitting", "gating"]
+    best = trials(events)[1]
+    assert best["algorithm"] == "gepa"
+    assert best["instruction_index"] == 1
+    assert best["score"] == pytest.approx(0.8)
+    assert best["full_evaluation"]
+    proposed = [e for e in events if e["kind"] == "instruction_proposed"]
+    assert proposed[0]["instructions"] == BETTER
+    assert {e["refusal"] for e in proposed[1:]} == {"the same as another candidate"}
+    asked = [b for b in lm.requests if b["model"] == "writer"]
+    assert 1 <= len(asked) <= 8
+    shown = json.dumps(asked)
+    assert "people said pass" in shown
+    assert "program_fingerprint" not in shown
+    bodies = Counter(json.dumps(body, sort_keys=True) for body in lm.requests)
+    assert max(bodies.values()) == 1
+    assert result["progress"]["lm_calls"] == lm.call_count
+
+
+def test_gepa_starts_from_the_demonstrations_that_serve(lm, tmp_path):
+    """Only instructions change."""
+    demo = Demonstration(ArtifactInput(artifact="It serves."), verdict=Verdict.PASS)
+    spec = _reflecting(_gepa(lm, tmp_path))
+    program = replace(program_from_json(spec.program_json), demonstrations=(demo,))
+    result = execute(replace(spec, program_json=program_to_json(program)))[-1]
+    assert program_from_json(result["candidate"]).demonstrations == (demo,)
+
+
+def test_gepa_refuses_unusable_instructions(lm, tmp_path):
+    """What a small model writes is checked before it is tried; the run ends with the refit."""
+    spec = _reflecting(_gepa(lm, tmp_path), told="{proposed_instruction}")
+    events = execute(spec)
+    assert events[-1]["kind"] == "result"
+    assert len(trials(events)) == 1
+    proposed = [e for e in events if e["kind"] == "instruction_proposed"]
+    assert proposed
+    assert {e["instruction_index"] for e in proposed} == {-1}
+
+
+def test_gepa_whose_model_refuses_costs_proposals_only(lm, tmp_path):
+    """A prompt over the context of the prompt model does not end the run."""
+    spec = replace(_gepa(lm, tmp_path), prompt_lm=_writer(lm, model="openai/too-long"))
+    events = execute(spec)
+    assert events[-1]["kind"] == "result"
+    warnings = [e["message"] for e in events if e["kind"] == "warning"]
+    assert any("could not be read" in message for message in warnings)
+    assert sum(b["model"] == "too-long" for b in lm.requests) <= 8
+
+
+def test_gepa_ends_with_an_outage(lm, tmp_path):
+    """An outage of the model that reflects is told as such."""
+    spec = replace(_gepa(lm, tmp_path), prompt_lm=_writer(lm, model="openai/bad-key"))
+    last = execute(spec)[-1]
+    assert last["kind"] == "failed"
+    assert last["error"]["reason"] == "LM_CREDENTIALS_REJECTED"
+
+
+def test_gepa_is_reproducible(lm, tmp_path):
+    """Same seed and answers, same trials and candidate, whatever the number of threads."""
+    found = []
+    for name, threads in (("a", 4), ("b", 1)):
+        spec = _gepa(lm, tmp_path / name, num_threads=threads, num_trials=3, seed=0)
+        events = execute(spec)
+        proposed = [
+            (e["instructions"], e["instruction_index"])
+            for e in events
+            if e["kind"] == "instruction_proposed"
+        ]
+        scores = [(t["instructions"], t["score"]) for t in trials(events)]
+        found.append((proposed, scores, events[-1]["candidate"]))
+    assert found[0] == found[1]
+    assert found[0][0]
+
+
+def test_gepa_evolves_the_instruction_of_a_rubric_judge(lm, tmp_path):
+    """Scores go the same way."""
+    spec = _reflecting(
+        _gepa(lm, tmp_path, scores=True),
+        told=f"Read the output {WORD} and grade how well it does the task.",
+    )
+    result = execute(spec)[-1]
+    assert result["kind"] == "result", result
+    assert WORD in program_from_json(result["candidate"]).instructions
+    assert result["decision"]["outcome"] == "improved"

@@ -5,6 +5,7 @@ The text of the last user message decides:
 - ``p(yes)=0.83`` and ``p(partly)=0.1`` set the probabilities of the verdicts, the rest is no;
 - ``p(yes|WORD)=0.9`` holds instead when WORD is in the system message, so that one prompt can
   be made better than another; the same goes for ``p(partly|WORD)`` and ``grade|WORD``;
+- ``write=<...>`` is what every field is that DSPy asks to be written;
 - ``p(yes|@2)=0.9`` holds instead after at least two answered turns, as demonstrations are;
 - ``grade=4.2`` sets the mean of the grades;
 - else a SHA-256 of the message decides.
@@ -24,6 +25,7 @@ __all__ = ["Answer", "answer"]
 
 _PROBABILITY = re.compile(r"p\((yes|partly)(?:\|(@?\w+))?\)\s*=\s*([01]?\.?\d+)")
 _GRADE = re.compile(r"\bgrade(?:\|(\w+))?\s*=\s*([1-5](?:\.\d+)?)")
+_WRITE = re.compile(r"write=<([^<>]+)>")
 _YES = re.compile(r"\byes\b", re.IGNORECASE)
 _NO = re.compile(r"\bno\b", re.IGNORECASE)
 _PARTLY = re.compile(r"\bpartly\b", re.IGNORECASE)
@@ -169,7 +171,9 @@ def _labelled(
 def _dspy_fields(last: str, seed: bytes) -> str:
     tail = last[last.rindex(_DSPY_REQUEST) :]
     names = [name for name in _DSPY_FIELD.findall(tail) if name != "completed"]
-    sections = [f"[[ ## {name} ## ]]\n{_sentence(seed)}" for name in names]
+    told = _WRITE.search(last)
+    text = told[1] if told else _sentence(seed)
+    sections = [f"[[ ## {name} ## ]]\n{text}" for name in names]
     return "\n\n".join([*sections, "[[ ## completed ## ]]"])
 
 

@@ -1,6 +1,6 @@
 """MIPROv2 with what a service needs: events per trial, a stop, honest seeds, checked instructions.
 
-The only importer of ``dspy.teleprompt``. Written against dspy 3.4; overrides are of methods with a
+Beside `optimization.gepa` the only importer of ``dspy.teleprompt``. Written against dspy 3.4; overrides are of methods with a
 leading underscore, so the dependency is pinned below 3.5 and `tests/optimization/test_worker.py` runs
 the real thing. What differs from the original:
 

@@ -86,7 +86,12 @@ class InstructionSource(StrEnum):
 
 _PRESETS = {Auto.LIGHT: (10, 6), Auto.MEDIUM: (25, 10), Auto.HEAVY: (50, 15)}
 
-UNAVAILABLE = frozenset({AlgorithmName.MEMORY, AlgorithmName.GEPA, AlgorithmName.AUTO})
+GEPA_MINIBATCH = 3
+"""Training examples that a proposal of GEPA reflects on."""
+GEPA_PROPOSALS_PER_TRIAL = 4
+"""Proposals that GEPA may try for each one that is good enough to be scored on everything."""
+
+UNAVAILABLE = frozenset({AlgorithmName.MEMORY, AlgorithmName.AUTO})
 """Known to the contract, not to this server."""
 
 DEFAULT_TRIALS: Mapping[AlgorithmName, Mapping[Auto | None, int]] = {
@@ -96,6 +101,12 @@ DEFAULT_TRIALS: Mapping[AlgorithmName, Mapping[Auto | None, int]] = {
         Auto.LIGHT: 4,
         Auto.MEDIUM: 6,
         Auto.HEAVY: 10,
+    },
+    AlgorithmName.GEPA: {
+        None: 10,
+        Auto.LIGHT: 6,
+        Auto.MEDIUM: 12,
+        Auto.HEAVY: 18,
     },
 }
 """Trials of the algorithms that do not search a grid, by preset; None without one."""
@@ -154,6 +165,16 @@ class OptimizationConfig:
                 FieldViolation(
                     "optimization.config.max_labeled_demos",
                     "must be 1 or more for labeled_demonstrations, which shows nothing else",
+                )
+            ]
+        if (
+            self.algorithm is AlgorithmName.GEPA
+            and self.instruction_source is InstructionSource.CURATED
+        ):
+            return [
+                FieldViolation(
+                    "optimization.config.instruction_source",
+                    "must not be curated for gepa, which has a model write instructions",
                 )
             ]
         return []
@@ -257,9 +278,10 @@ def make_plan(
         max_concurrency: Calls that the task model takes at once.
         prompt_model: True if a model was configured to write instructions.
     """
+    algorithm = config.algorithm or AlgorithmName.MIPROV2
     source = config.instruction_source or (
         InstructionSource.PROPOSER
-        if prompt_model or not local
+        if prompt_model or not local or algorithm is AlgorithmName.GEPA
         else InstructionSource.CURATED
     )
     trials, candidates = (100, 10) if scores else (150, 15)
@@ -272,7 +294,6 @@ def make_plan(
         if source is InstructionSource.PROPOSER
         else min(candidates, 1 + curated_count)
     )
-    algorithm = config.algorithm or AlgorithmName.MIPROV2
     affordable = default_lm_calls // lm_calls_per_trial(validation_count)
     if algorithm in DEFAULT_TRIALS:
         trials = min(DEFAULT_TRIALS[algorithm][config.auto], affordable)

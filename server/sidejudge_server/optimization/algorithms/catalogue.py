@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from sidejudge_server.optimization.algorithms.algorithm import Algorithm
 from sidejudge_server.optimization.algorithms.calibration import Calibration
+from sidejudge_server.optimization.algorithms.gepa import GEPASearch
 from sidejudge_server.optimization.algorithms.labeled_demonstrations import (
     LabeledDemonstrations,
 )
@@ -18,6 +19,7 @@ _ALGORITHMS: Mapping[AlgorithmName, Callable[[], Algorithm]] = {
     AlgorithmName.CALIBRATION: Calibration,
     AlgorithmName.LABELED_DEMONSTRATIONS: LabeledDemonstrations,
     AlgorithmName.MIPROV2: MIPROv2Search,
+    AlgorithmName.GEPA: GEPASearch,
 }
 
 
