@@ -144,12 +144,16 @@ _GATE_USES = (
 )
 
 _INFLUENCES = ("ALTER TABLE evaluations ADD COLUMN influences_json VARCHAR",)
+_VERSION_LINEAGE = (
+    "ALTER TABLE judge_versions ADD COLUMN lineage_json VARCHAR DEFAULT '{}'",
+)
 
 MIGRATIONS: tuple[Migration, ...] = (
     Migration("0001_initial", _INITIAL),
     Migration("0002_runs_with_budgets", _RUNS_WITH_BUDGETS),
     Migration("0003_gate_uses", _GATE_USES),
     Migration("0004_influences", _INFLUENCES),
+    Migration("0005_version_lineage", _VERSION_LINEAGE),
 )
 """Every migration in the order in which they apply."""
 

@@ -56,6 +56,7 @@ class JudgeVersionRecord:
     model: str | None
     metrics_json: str
     created_at: datetime
+    lineage_json: str = "{}"
 
 
 @dataclass(frozen=True, slots=True)

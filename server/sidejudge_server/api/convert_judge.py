@@ -14,10 +14,6 @@ from sidejudge_server.api.convert_common import (
     criteria_messages,
     timestamp,
 )
-from sidejudge_server.api.convert_version import (
-    MAX_INSTRUCTIONS_CHARS,
-    MAX_QUESTION_CHARS,
-)
 from sidejudge_server.api.names import (
     judge_name,
     version_name,
@@ -25,6 +21,10 @@ from sidejudge_server.api.names import (
 from sidejudge_server.api.validate import Checker
 from sidejudge_server.judges.fields import is_reserved
 from sidejudge_server.judges.kinds import JudgeSpec
+from sidejudge_server.judges.limits import (
+    MAX_INSTRUCTIONS_CHARS,
+    MAX_QUESTION_CHARS,
+)
 from sidejudge_server.judges.types import (
     Criterion,
     JudgeKind,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Final
 
 from sidejudge.v1 import evaluation_pb2, judge_pb2
 from sidejudge_server.api.convert_common import VERDICTS, verdict_value
@@ -14,6 +13,7 @@ from sidejudge_server.judges.fields import (
     input_from_fields,
     input_to_fields,
 )
+from sidejudge_server.judges.limits import MAX_REASONING_CHARS
 from sidejudge_server.judges.memory import (
     MAX_GUIDELINE_CHARS,
     MAX_MEMORY_EXAMPLES,
@@ -39,8 +39,6 @@ __all__ = [
     "memory_from",
     "memory_message",
 ]
-
-MAX_REASONING_CHARS: Final = 4_000
 
 
 def demonstration_from(

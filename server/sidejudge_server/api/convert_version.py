@@ -17,24 +17,26 @@ from sidejudge_server.api.convert_memory import (
 from sidejudge_server.api.names import optimization_name, version_name
 from sidejudge_server.api.validate import Checker
 from sidejudge_server.judges.kinds import JudgeSpec, initial_program
-from sidejudge_server.judges.types import JudgeProgram, LabelOffsets, ScoreMap
+from sidejudge_server.judges.limits import (
+    MAX_DEMONSTRATIONS,
+    MAX_INSTRUCTIONS_CHARS,
+    MAX_QUESTION_CHARS,
+)
+from sidejudge_server.judges.prompt import prompt_digest
+from sidejudge_server.judges.types import (
+    JudgeProgram,
+    LabelOffsets,
+    ScoreMap,
+)
 from sidejudge_server.judges.versions import JudgeVersion
 
-__all__ = [
-    "MAX_INSTRUCTIONS_CHARS",
-    "MAX_QUESTION_CHARS",
-    "program_from",
-    "version_message",
-]
-
-MAX_INSTRUCTIONS_CHARS: Final = 8_000
-MAX_QUESTION_CHARS: Final = 500
-MAX_DEMONSTRATIONS: Final = 64
+__all__ = ["program_from", "version_message"]
 
 _ORIGINS: Final = {
     "initial": judge_pb2.JudgeVersion.ORIGIN_INITIAL,
     "manual": judge_pb2.JudgeVersion.ORIGIN_MANUAL,
     "optimization": judge_pb2.JudgeVersion.ORIGIN_OPTIMIZATION,
+    "import": judge_pb2.JudgeVersion.ORIGIN_IMPORT,
 }
 
 
@@ -130,4 +132,9 @@ def version_message(
         memory=memory_message(program.memory, examples=remembered),
         head=head_message(program.head),
         create_time=timestamp(version.created_at),
+        split_seed=version.lineage.split_seed,
+        prompt_digest=prompt_digest(program),
+        seed=version.lineage.seed,
+        imported_from=version.lineage.imported_from,
+        import_digest=version.lineage.import_digest,
     )

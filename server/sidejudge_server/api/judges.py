@@ -20,6 +20,11 @@ from sidejudge_server.api.paging import cut_page, read_paging
 from sidejudge_server.api.tokens import TokenCodec
 from sidejudge_server.api.validate import Checker
 from sidejudge_server.config import Settings
+from sidejudge_server.judges.portable import (
+    MAX_DOCUMENT_CHARS,
+    read_version,
+    write_version,
+)
 from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.judges.versions import JudgeVersion
 
@@ -180,6 +185,38 @@ class JudgeServicer(JudgeServiceServicer):
             request_id=request_id,
         )
         return pb.RollbackJudgeResponse(judge=judge_message(judge))
+
+    async def ExportJudgeVersion(
+        self, request: pb.ExportJudgeVersionRequest, context: object
+    ) -> pb.ExportJudgeVersionResponse:
+        """Return a version as a JSON document."""
+        checker = Checker(self._max_text_chars)
+        name = checker.passed(checker.version("name", request.name))
+        version = self._registry.get_version(name.judge_id, name.version)
+        return pb.ExportJudgeVersionResponse(document=write_version(version))
+
+    async def ImportJudgeVersion(
+        self, request: pb.ImportJudgeVersionRequest, context: object
+    ) -> pb.ImportJudgeVersionResponse:
+        """Add the version of a JSON document."""
+        checker = Checker(MAX_DOCUMENT_CHARS)
+        judge_id = checker.judge("parent", request.parent)
+        checker.text("document", request.document, required=True)
+        request_id = checker.last_request_id(request.request_id)
+        judge = self._registry.get(checker.passed(judge_id))
+        found = read_version(request.document)
+        version = await self._registry.add_version(
+            judge.judge_id,
+            found.program,
+            origin="import",
+            data_digest=found.data_digest,
+            model=found.model,
+            metrics=found.metrics,
+            lineage=found.lineage,
+            method="ImportJudgeVersion",
+            request_id=request_id,
+        )
+        return pb.ImportJudgeVersionResponse(judge_version=version_message(version))
 
 
 def _listed(version: JudgeVersion) -> judge_pb2.JudgeVersion:

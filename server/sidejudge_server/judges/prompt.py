@@ -8,7 +8,10 @@ confidence is asked for in the last turn only, so the cached prefix is the same 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 
 from sidejudge_server.judges.neutralize import INPUT_TAGS, neutralize
 from sidejudge_server.judges.types import (
@@ -31,6 +34,7 @@ __all__ = [
     "criteria_text",
     "criterion_names",
     "follow_up_request",
+    "prompt_digest",
     "render_messages",
     "score_to_grade",
 ]
@@ -135,6 +139,13 @@ def _turns(
         Message("user", _user_text(program, example.input)),
         Message("assistant", _answer_text(program, example)),
     )
+
+
+def prompt_digest(program: JudgeProgram) -> str:
+    """Return the SHA-256, hexadecimal, of the turns before an item and the question after it."""
+    turns = [asdict(message) for message in _prefix(program)]
+    text = json.dumps([turns, program.question], separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def build_request(

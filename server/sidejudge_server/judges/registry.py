@@ -13,7 +13,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from sidejudge_server.errors import (
-    AlreadyExistsError,
     ConflictError,
     FailedPreconditionError,
     NotFoundError,
@@ -23,6 +22,7 @@ from sidejudge_server.judges.codec import (
     program_to_json,
     spec_to_json,
 )
+from sidejudge_server.judges.failures import name_taken, no_judge, outdated
 from sidejudge_server.judges.kinds import BUILT_IN_JUDGES, JudgeSpec
 from sidejudge_server.judges.requests import Claim, RequestLog, commit
 from sidejudge_server.judges.types import Criterion, JudgeProgram
@@ -30,6 +30,7 @@ from sidejudge_server.judges.versions import (
     Judge,
     JudgeEntry,
     JudgeVersion,
+    Lineage,
     check_program,
     judge_from_record,
     judge_to_record,
@@ -95,7 +96,7 @@ class JudgeRegistry:
         """
         judge = self.find(judge_id)
         if judge is None or judge.deleted:
-            raise _no_judge(judge_id)
+            raise no_judge(judge_id)
         return judge
 
     def find(self, judge_id: str) -> Judge | None:
@@ -172,11 +173,11 @@ class JudgeRegistry:
         async def perform(claim: Claim) -> Judge:
             async with self._locks[judge_id]:
                 if judge_id in self._entries:
-                    raise _name_taken(judge_id)
+                    raise name_taken(judge_id)
                 try:
                     await commit(self._storage, *entry.rows(), *claim(judge_id))
                 except DuplicateKeyError:
-                    raise _name_taken(judge_id) from None
+                    raise name_taken(judge_id) from None
                 self._entries[judge_id] = entry
                 return entry.judge
 
@@ -265,6 +266,8 @@ class JudgeRegistry:
         data_digest: str | None = None,
         model: str | None = None,
         metrics: Mapping[str, float] | None = None,
+        lineage: Lineage | None = None,
+        method: str = "CreateJudgeVersion",
         request_id: str = "",
     ) -> JudgeVersion:
         """Add a version; it does not serve until it is deployed.
@@ -274,6 +277,7 @@ class JudgeRegistry:
             InvalidRequestError: The program does not fit the judge.
         """
         check_program(self.get(judge_id).spec, program)
+        made_from = lineage or Lineage()
 
         async def perform(claim: Claim) -> JudgeVersion:
             async with self._locks[judge_id]:
@@ -290,6 +294,7 @@ class JudgeRegistry:
                     model=model,
                     created_at=datetime.now(UTC),
                     metrics=dict(metrics or {}),
+                    lineage=made_from,
                 )
                 await commit(
                     self._storage,
@@ -305,8 +310,8 @@ class JudgeRegistry:
 
         return await self._requests.once(
             request_id,
-            method="CreateJudgeVersion",
-            fingerprint=f"{judge_id}\n{program_to_json(program)}",
+            method=method,
+            fingerprint=f"{judge_id}\n{made_from.import_digest}\n{program_to_json(program)}",
             perform=perform,
             recall=recall,
         )
@@ -406,14 +411,14 @@ class JudgeRegistry:
     def _entry(self, judge_id: str) -> JudgeEntry:
         entry = self._entries.get(judge_id)
         if entry is None:
-            raise _no_judge(judge_id)
+            raise no_judge(judge_id)
         return entry
 
     def _checked(self, judge_id: str, etag: str) -> Judge:
         """Return the judge if the caller has seen its latest state. Call under its lock."""
         judge = self.get(judge_id)
         if etag and etag != judge.etag:
-            raise _outdated(expected=judge.etag, got=etag)
+            raise outdated(expected=judge.etag, got=etag)
         return judge
 
     async def _serve(
@@ -459,7 +464,7 @@ class JudgeRegistry:
                 *further,
             )
         except RevisionConflictError:
-            raise _outdated(expected="another revision", got=judge.etag) from None
+            raise outdated(expected="another revision", got=judge.etag) from None
         self._entries[judge.judge_id].judge = changed
         return changed
 
@@ -469,30 +474,3 @@ class JudgeRegistry:
 
 def _or(value: str | None, default: str) -> str:
     return default if value is None else value
-
-
-def _no_judge(judge_id: str) -> NotFoundError:
-    name = f"judges/{judge_id}"
-    return NotFoundError(
-        f"there is no {name}",
-        reason="JUDGE_NOT_FOUND",
-        resource_type="Judge",
-        resource_name=name,
-    )
-
-
-def _name_taken(judge_id: str) -> AlreadyExistsError:
-    name = f"judges/{judge_id}"
-    return AlreadyExistsError(
-        f"{name} exists, perhaps deleted; choose another name",
-        reason="JUDGE_ALREADY_EXISTS",
-        metadata={"judge": name},
-    )
-
-
-def _outdated(*, expected: str, got: str) -> ConflictError:
-    return ConflictError(
-        "somebody changed the judge since it was read; read it again and retry",
-        reason="ETAG_MISMATCH",
-        metadata={"expected": expected, "got": got},
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
 from sidejudge_server.errors import FieldViolation, InvalidRequestError
@@ -35,6 +35,7 @@ __all__ = [
     "Judge",
     "JudgeEntry",
     "JudgeVersion",
+    "Lineage",
     "check_program",
     "judge_from_record",
     "judge_to_record",
@@ -74,12 +75,32 @@ class Judge:
 
 
 @dataclass(frozen=True, slots=True)
+class Lineage:
+    """What else a version was made from.
+
+    Attributes:
+        split_seed: What keyed the hash that split its examples: the id of the judge that
+            collected them; "" if it was made from none.
+        seed: Of the optimization; None without one.
+        imported_from: Resource name at the place that it was exported from, or "".
+        import_digest: SHA-256 of the document that it was read from, hexadecimal, or "".
+    """
+
+    split_seed: str = ""
+    seed: int | None = None
+    imported_from: str = ""
+    import_digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class JudgeVersion:
     """An immutable state of a judge.
 
     Attributes:
-        origin: initial, manual or optimization.
+        origin: initial, manual, optimization or import.
+        optimization_id: Of this database; an imported version has none.
         metrics: Measurements taken when it was made.
+        lineage: What else it was made from.
     """
 
     judge_id: str
@@ -92,6 +113,7 @@ class JudgeVersion:
     model: str | None
     created_at: datetime
     metrics: Mapping[str, float] = field(default_factory=dict)
+    lineage: Lineage = Lineage()
 
     @property
     def name(self) -> str:
@@ -147,6 +169,7 @@ def version_to_record(version: JudgeVersion) -> JudgeVersionRecord:
         model=version.model,
         metrics_json=canonical_json(dict(version.metrics)),
         created_at=version.created_at,
+        lineage_json=canonical_json(asdict(version.lineage)),
     )
 
 
@@ -163,6 +186,7 @@ def version_from_record(record: JudgeVersionRecord) -> JudgeVersion:
         model=record.model,
         created_at=record.created_at,
         metrics=json.loads(record.metrics_json),
+        lineage=Lineage(**json.loads(record.lineage_json)),
     )
 
 

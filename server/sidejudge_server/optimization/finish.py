@@ -19,6 +19,7 @@ from sidejudge_server.judges.codec import (
     program_from_json,
 )
 from sidejudge_server.judges.registry import JudgeRegistry
+from sidejudge_server.judges.versions import Lineage
 from sidejudge_server.optimization.gate_uses import gate_use
 from sidejudge_server.optimization.run_log import LiveRun
 from sidejudge_server.optimization.spec import EventKind
@@ -224,6 +225,10 @@ class Finisher:
                 data_digest=json.loads(record.dataset_json)["digest"],
                 model=record.task_model,
                 metrics=metrics,
+                lineage=Lineage(
+                    split_seed=record.judge_id,
+                    seed=json.loads(record.config_json)["seed"],
+                ),
             )
         except NotFoundError:
             return None  # the judge was deleted while the run was going

@@ -82,6 +82,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A fault in sidejudge; the log has more under the request id. Code INTERNAL. Metadata: `{"request_id": "..."}`."""
     ERROR_REASON_EMBEDDING_MODEL_MISMATCH: _ErrorReason.ValueType  # 41
     """The version compares items by an embedding model that is not the configured one. Code FAILED_PRECONDITION. Metadata: `{"expected": "text-embedding-x", "got": "none"}`."""
+    ERROR_REASON_VERSION_DOCUMENT_INVALID: _ErrorReason.ValueType  # 36
+    """The document is no exported version, was changed, or is for another kind of judge. Code INVALID_ARGUMENT. Metadata: `{"problem": "..."}`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `ErrorInfo.reason`, without the prefix `ERROR_REASON_`, with `ErrorInfo.domain` = `sidejudge.dev`. Values may be added."""
@@ -144,4 +146,6 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 27
 """A fault in sidejudge; the log has more under the request id. Code INTERNAL. Metadata: `{"request_id": "..."}`."""
 ERROR_REASON_EMBEDDING_MODEL_MISMATCH: ErrorReason.ValueType  # 41
 """The version compares items by an embedding model that is not the configured one. Code FAILED_PRECONDITION. Metadata: `{"expected": "text-embedding-x", "got": "none"}`."""
+ERROR_REASON_VERSION_DOCUMENT_INVALID: ErrorReason.ValueType  # 36
+"""The document is no exported version, was changed, or is for another kind of judge. Code INVALID_ARGUMENT. Metadata: `{"problem": "..."}`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

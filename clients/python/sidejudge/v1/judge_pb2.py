@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18sidejudge/v1/judge.proto\x12\x0csidejudge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe6\x04\n\x05Judge\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12*\n\x06rubric\x18\x04 \x01(\x0b\x32\x18.sidejudge.v1.RubricSpecH\x00\x12\x30\n\trelevance\x18\x05 \x01(\x0b\x32\x1b.sidejudge.v1.RelevanceSpecH\x00\x12\x36\n\x0c\x66\x61ithfulness\x18\x06 \x01(\x0b\x32\x1e.sidejudge.v1.FaithfulnessSpecH\x00\x12\x32\n\nminimality\x18\x07 \x01(\x0b\x32\x1c.sidejudge.v1.MinimalitySpecH\x00\x12*\n\x06safety\x18\x08 \x01(\x0b\x32\x18.sidejudge.v1.SafetySpecH\x00\x12*\n\x06\x63ustom\x18\t \x01(\x0b\x32\x18.sidejudge.v1.CustomSpecH\x00\x12/\n\x06labels\x18\n \x03(\x0b\x32\x1f.sidejudge.v1.Judge.LabelsEntry\x12\x18\n\x10\x64\x65ployed_version\x18\x0b \x01(\t\x12\x10\n\x08\x62uilt_in\x18\x0c \x01(\x08\x12/\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0f \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x06\n\x04kind\"?\n\nRubricSpec\x12\x31\n\x10\x64\x65\x66\x61ult_criteria\x18\x01 \x03(\x0b\x32\x17.sidejudge.v1.Criterion\".\n\tCriterion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"\x0f\n\rRelevanceSpec\"\x12\n\x10\x46\x61ithfulnessSpec\"\x10\n\x0eMinimalitySpec\"\x0c\n\nSafetySpec\"\xd3\x01\n\nCustomSpec\x12\x14\n\x0cinstructions\x18\x01 \x01(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12/\n\x06output\x18\x03 \x01(\x0e\x32\x1f.sidejudge.v1.CustomSpec.Output\x12\x14\n\x0cinput_fields\x18\x04 \x03(\t\x12\x0e\n\x06\x62inary\x18\x05 \x01(\x08\"F\n\x06Output\x12\x16\n\x12OUTPUT_UNSPECIFIED\x10\x00\x12\x12\n\x0eOUTPUT_VERDICT\x10\x01\x12\x10\n\x0cOUTPUT_SCORE\x10\x02\"\xe8\x05\n\x0cJudgeVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cinstructions\x18\x02 \x01(\t\x12\x10\n\x08question\x18\x03 \x01(\t\x12\x33\n\x0e\x64\x65monstrations\x18\x04 \x03(\x0b\x32\x1b.sidejudge.v1.Demonstration\x12\x36\n\rdecision_rule\x18\x05 \x01(\x0b\x32\x1a.sidejudge.v1.DecisionRuleH\x00\x88\x01\x01\x12.\n\tscore_map\x18\x06 \x01(\x0b\x32\x16.sidejudge.v1.ScoreMapH\x01\x88\x01\x01\x12\x31\n\x06origin\x18\x07 \x01(\x0e\x32!.sidejudge.v1.JudgeVersion.Origin\x12\x0e\n\x06parent\x18\x08 \x01(\t\x12\x14\n\x0coptimization\x18\t \x01(\t\x12\x13\n\x0b\x64\x61ta_digest\x18\n \x01(\t\x12\r\n\x05model\x18\x0b \x01(\t\x12\x38\n\x07metrics\x18\x0c \x03(\x0b\x32\'.sidejudge.v1.JudgeVersion.MetricsEntry\x12/\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06memory\x18\x0e \x01(\x0b\x32\x14.sidejudge.v1.MemoryH\x02\x88\x01\x01\x12,\n\x04head\x18\x0f \x01(\x0b\x32\x19.sidejudge.v1.LearnedHeadH\x03\x88\x01\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"`\n\x06Origin\x12\x16\n\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x12\n\x0eORIGIN_INITIAL\x10\x01\x12\x11\n\rORIGIN_MANUAL\x10\x02\x12\x17\n\x13ORIGIN_OPTIMIZATION\x10\x03\x42\x10\n\x0e_decision_ruleB\x0c\n\n_score_mapB\t\n\x07_memoryB\x07\n\x05_head\"\x8a\x01\n\x06Memory\x12\x12\n\nguidelines\x18\x01 \x03(\t\x12-\n\x08\x65xamples\x18\x02 \x03(\x0b\x32\x1b.sidejudge.v1.MemoryExample\x12\r\n\x05shown\x18\x03 \x01(\x05\x12\x17\n\x0f\x65mbedding_model\x18\x04 \x01(\t\x12\x15\n\rexample_count\x18\x05 \x01(\x05\"\xe9\x01\n\rMemoryExample\x12\x18\n\x10training_example\x18\x01 \x01(\t\x12\x37\n\x06inputs\x18\x02 \x03(\x0b\x32\'.sidejudge.v1.MemoryExample.InputsEntry\x12(\n\x07verdict\x18\x03 \x01(\x0e\x32\x15.sidejudge.v1.VerdictH\x00\x12\x0f\n\x05score\x18\x04 \x01(\x01H\x00\x12\x11\n\treasoning\x18\x05 \x01(\t\x1a-\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06\x61nswer\"\x82\x01\n\x0bLearnedHead\x12\x12\n\nneighbours\x18\x01 \x01(\x05\x12,\n\x07verdict\x18\x02 \x01(\x0b\x32\x19.sidejudge.v1.VerdictHeadH\x00\x12(\n\x05score\x18\x03 \x01(\x0b\x32\x17.sidejudge.v1.ScoreHeadH\x00\x42\x07\n\x05model\"^\n\x0bVerdictHead\x12\x11\n\tpass_bias\x18\x01 \x01(\x01\x12\x14\n\x0cpartial_bias\x18\x02 \x01(\x01\x12\x11\n\tlm_weight\x18\x03 \x01(\x01\x12\x13\n\x0bvote_weight\x18\x04 \x01(\x01\"H\n\tScoreHead\x12\x11\n\tintercept\x18\x01 \x01(\x01\x12\x12\n\nraw_weight\x18\x02 \x01(\x01\x12\x14\n\x0clabel_weight\x18\x03 \x01(\x01\"\xcf\x01\n\rDemonstration\x12\x37\n\x06inputs\x18\x01 \x03(\x0b\x32\'.sidejudge.v1.Demonstration.InputsEntry\x12(\n\x07verdict\x18\x02 \x01(\x0e\x32\x15.sidejudge.v1.VerdictH\x00\x12\x0f\n\x05score\x18\x03 \x01(\x01H\x00\x12\x11\n\treasoning\x18\x04 \x01(\t\x1a-\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06\x61nswer\";\n\x0c\x44\x65\x63isionRule\x12\x13\n\x0bpass_offset\x18\x01 \x01(\x01\x12\x16\n\x0epartial_offset\x18\x02 \x01(\x01\",\n\x08ScoreMap\x12\r\n\x05slope\x18\x01 \x01(\x01\x12\x11\n\tintercept\x18\x02 \x01(\x01*[\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x10\n\x0cVERDICT_PASS\x10\x01\x12\x10\n\x0cVERDICT_FAIL\x10\x02\x12\x13\n\x0fVERDICT_PARTIAL\x10\x03\x42g\n\x10\x64\x65v.sidejudge.v1P\x01ZBgithub.com/sidejudge/sidejudge/clients/go/sidejudge/v1;sidejudgev1\xaa\x02\x0cSidejudge.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18sidejudge/v1/judge.proto\x12\x0csidejudge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe6\x04\n\x05Judge\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12*\n\x06rubric\x18\x04 \x01(\x0b\x32\x18.sidejudge.v1.RubricSpecH\x00\x12\x30\n\trelevance\x18\x05 \x01(\x0b\x32\x1b.sidejudge.v1.RelevanceSpecH\x00\x12\x36\n\x0c\x66\x61ithfulness\x18\x06 \x01(\x0b\x32\x1e.sidejudge.v1.FaithfulnessSpecH\x00\x12\x32\n\nminimality\x18\x07 \x01(\x0b\x32\x1c.sidejudge.v1.MinimalitySpecH\x00\x12*\n\x06safety\x18\x08 \x01(\x0b\x32\x18.sidejudge.v1.SafetySpecH\x00\x12*\n\x06\x63ustom\x18\t \x01(\x0b\x32\x18.sidejudge.v1.CustomSpecH\x00\x12/\n\x06labels\x18\n \x03(\x0b\x32\x1f.sidejudge.v1.Judge.LabelsEntry\x12\x18\n\x10\x64\x65ployed_version\x18\x0b \x01(\t\x12\x10\n\x08\x62uilt_in\x18\x0c \x01(\x08\x12/\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x0f \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x06\n\x04kind\"?\n\nRubricSpec\x12\x31\n\x10\x64\x65\x66\x61ult_criteria\x18\x01 \x03(\x0b\x32\x17.sidejudge.v1.Criterion\".\n\tCriterion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"\x0f\n\rRelevanceSpec\"\x12\n\x10\x46\x61ithfulnessSpec\"\x10\n\x0eMinimalitySpec\"\x0c\n\nSafetySpec\"\xd3\x01\n\nCustomSpec\x12\x14\n\x0cinstructions\x18\x01 \x01(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12/\n\x06output\x18\x03 \x01(\x0e\x32\x1f.sidejudge.v1.CustomSpec.Output\x12\x14\n\x0cinput_fields\x18\x04 \x03(\t\x12\x0e\n\x06\x62inary\x18\x05 \x01(\x08\"F\n\x06Output\x12\x16\n\x12OUTPUT_UNSPECIFIED\x10\x00\x12\x12\n\x0eOUTPUT_VERDICT\x10\x01\x12\x10\n\x0cOUTPUT_SCORE\x10\x02\"\xf0\x06\n\x0cJudgeVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cinstructions\x18\x02 \x01(\t\x12\x10\n\x08question\x18\x03 \x01(\t\x12\x33\n\x0e\x64\x65monstrations\x18\x04 \x03(\x0b\x32\x1b.sidejudge.v1.Demonstration\x12\x36\n\rdecision_rule\x18\x05 \x01(\x0b\x32\x1a.sidejudge.v1.DecisionRuleH\x00\x88\x01\x01\x12.\n\tscore_map\x18\x06 \x01(\x0b\x32\x16.sidejudge.v1.ScoreMapH\x01\x88\x01\x01\x12\x31\n\x06origin\x18\x07 \x01(\x0e\x32!.sidejudge.v1.JudgeVersion.Origin\x12\x0e\n\x06parent\x18\x08 \x01(\t\x12\x14\n\x0coptimization\x18\t \x01(\t\x12\x13\n\x0b\x64\x61ta_digest\x18\n \x01(\t\x12\r\n\x05model\x18\x0b \x01(\t\x12\x38\n\x07metrics\x18\x0c \x03(\x0b\x32\'.sidejudge.v1.JudgeVersion.MetricsEntry\x12/\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06memory\x18\x0e \x01(\x0b\x32\x14.sidejudge.v1.MemoryH\x02\x88\x01\x01\x12,\n\x04head\x18\x0f \x01(\x0b\x32\x19.sidejudge.v1.LearnedHeadH\x03\x88\x01\x01\x12\x12\n\nsplit_seed\x18\x10 \x01(\t\x12\x15\n\rprompt_digest\x18\x11 \x01(\t\x12\x11\n\x04seed\x18\x12 \x01(\x05H\x04\x88\x01\x01\x12\x15\n\rimported_from\x18\x13 \x01(\t\x12\x15\n\rimport_digest\x18\x14 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"s\n\x06Origin\x12\x16\n\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x12\n\x0eORIGIN_INITIAL\x10\x01\x12\x11\n\rORIGIN_MANUAL\x10\x02\x12\x17\n\x13ORIGIN_OPTIMIZATION\x10\x03\x12\x11\n\rORIGIN_IMPORT\x10\x04\x42\x10\n\x0e_decision_ruleB\x0c\n\n_score_mapB\t\n\x07_memoryB\x07\n\x05_headB\x07\n\x05_seed\"\x8a\x01\n\x06Memory\x12\x12\n\nguidelines\x18\x01 \x03(\t\x12-\n\x08\x65xamples\x18\x02 \x03(\x0b\x32\x1b.sidejudge.v1.MemoryExample\x12\r\n\x05shown\x18\x03 \x01(\x05\x12\x17\n\x0f\x65mbedding_model\x18\x04 \x01(\t\x12\x15\n\rexample_count\x18\x05 \x01(\x05\"\xe9\x01\n\rMemoryExample\x12\x18\n\x10training_example\x18\x01 \x01(\t\x12\x37\n\x06inputs\x18\x02 \x03(\x0b\x32\'.sidejudge.v1.MemoryExample.InputsEntry\x12(\n\x07verdict\x18\x03 \x01(\x0e\x32\x15.sidejudge.v1.VerdictH\x00\x12\x0f\n\x05score\x18\x04 \x01(\x01H\x00\x12\x11\n\treasoning\x18\x05 \x01(\t\x1a-\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06\x61nswer\"\x82\x01\n\x0bLearnedHead\x12\x12\n\nneighbours\x18\x01 \x01(\x05\x12,\n\x07verdict\x18\x02 \x01(\x0b\x32\x19.sidejudge.v1.VerdictHeadH\x00\x12(\n\x05score\x18\x03 \x01(\x0b\x32\x17.sidejudge.v1.ScoreHeadH\x00\x42\x07\n\x05model\"^\n\x0bVerdictHead\x12\x11\n\tpass_bias\x18\x01 \x01(\x01\x12\x14\n\x0cpartial_bias\x18\x02 \x01(\x01\x12\x11\n\tlm_weight\x18\x03 \x01(\x01\x12\x13\n\x0bvote_weight\x18\x04 \x01(\x01\"H\n\tScoreHead\x12\x11\n\tintercept\x18\x01 \x01(\x01\x12\x12\n\nraw_weight\x18\x02 \x01(\x01\x12\x14\n\x0clabel_weight\x18\x03 \x01(\x01\"\xcf\x01\n\rDemonstration\x12\x37\n\x06inputs\x18\x01 \x03(\x0b\x32\'.sidejudge.v1.Demonstration.InputsEntry\x12(\n\x07verdict\x18\x02 \x01(\x0e\x32\x15.sidejudge.v1.VerdictH\x00\x12\x0f\n\x05score\x18\x03 \x01(\x01H\x00\x12\x11\n\treasoning\x18\x04 \x01(\t\x1a-\n\x0bInputsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06\x61nswer\";\n\x0c\x44\x65\x63isionRule\x12\x13\n\x0bpass_offset\x18\x01 \x01(\x01\x12\x16\n\x0epartial_offset\x18\x02 \x01(\x01\",\n\x08ScoreMap\x12\r\n\x05slope\x18\x01 \x01(\x01\x12\x11\n\tintercept\x18\x02 \x01(\x01*[\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x10\n\x0cVERDICT_PASS\x10\x01\x12\x10\n\x0cVERDICT_FAIL\x10\x02\x12\x13\n\x0fVERDICT_PARTIAL\x10\x03\x42g\n\x10\x64\x65v.sidejudge.v1P\x01ZBgithub.com/sidejudge/sidejudge/clients/go/sidejudge/v1;sidejudgev1\xaa\x02\x0cSidejudge.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,8 +41,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MEMORYEXAMPLE_INPUTSENTRY']._serialized_options = b'8\001'
   _globals['_DEMONSTRATION_INPUTSENTRY']._loaded_options = None
   _globals['_DEMONSTRATION_INPUTSENTRY']._serialized_options = b'8\001'
-  _globals['_VERDICT']._serialized_start=2832
-  _globals['_VERDICT']._serialized_end=2923
+  _globals['_VERDICT']._serialized_start=2968
+  _globals['_VERDICT']._serialized_end=3059
   _globals['_JUDGE']._serialized_start=76
   _globals['_JUDGE']._serialized_end=690
   _globals['_JUDGE_LABELSENTRY']._serialized_start=637
@@ -64,29 +64,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CUSTOMSPEC_OUTPUT']._serialized_start=1016
   _globals['_CUSTOMSPEC_OUTPUT']._serialized_end=1086
   _globals['_JUDGEVERSION']._serialized_start=1089
-  _globals['_JUDGEVERSION']._serialized_end=1833
-  _globals['_JUDGEVERSION_METRICSENTRY']._serialized_start=1637
-  _globals['_JUDGEVERSION_METRICSENTRY']._serialized_end=1683
-  _globals['_JUDGEVERSION_ORIGIN']._serialized_start=1685
-  _globals['_JUDGEVERSION_ORIGIN']._serialized_end=1781
-  _globals['_MEMORY']._serialized_start=1836
-  _globals['_MEMORY']._serialized_end=1974
-  _globals['_MEMORYEXAMPLE']._serialized_start=1977
-  _globals['_MEMORYEXAMPLE']._serialized_end=2210
-  _globals['_MEMORYEXAMPLE_INPUTSENTRY']._serialized_start=2155
-  _globals['_MEMORYEXAMPLE_INPUTSENTRY']._serialized_end=2200
-  _globals['_LEARNEDHEAD']._serialized_start=2213
-  _globals['_LEARNEDHEAD']._serialized_end=2343
-  _globals['_VERDICTHEAD']._serialized_start=2345
-  _globals['_VERDICTHEAD']._serialized_end=2439
-  _globals['_SCOREHEAD']._serialized_start=2441
-  _globals['_SCOREHEAD']._serialized_end=2513
-  _globals['_DEMONSTRATION']._serialized_start=2516
-  _globals['_DEMONSTRATION']._serialized_end=2723
-  _globals['_DEMONSTRATION_INPUTSENTRY']._serialized_start=2155
-  _globals['_DEMONSTRATION_INPUTSENTRY']._serialized_end=2200
-  _globals['_DECISIONRULE']._serialized_start=2725
-  _globals['_DECISIONRULE']._serialized_end=2784
-  _globals['_SCOREMAP']._serialized_start=2786
-  _globals['_SCOREMAP']._serialized_end=2830
+  _globals['_JUDGEVERSION']._serialized_end=1969
+  _globals['_JUDGEVERSION_METRICSENTRY']._serialized_start=1745
+  _globals['_JUDGEVERSION_METRICSENTRY']._serialized_end=1791
+  _globals['_JUDGEVERSION_ORIGIN']._serialized_start=1793
+  _globals['_JUDGEVERSION_ORIGIN']._serialized_end=1908
+  _globals['_MEMORY']._serialized_start=1972
+  _globals['_MEMORY']._serialized_end=2110
+  _globals['_MEMORYEXAMPLE']._serialized_start=2113
+  _globals['_MEMORYEXAMPLE']._serialized_end=2346
+  _globals['_MEMORYEXAMPLE_INPUTSENTRY']._serialized_start=2291
+  _globals['_MEMORYEXAMPLE_INPUTSENTRY']._serialized_end=2336
+  _globals['_LEARNEDHEAD']._serialized_start=2349
+  _globals['_LEARNEDHEAD']._serialized_end=2479
+  _globals['_VERDICTHEAD']._serialized_start=2481
+  _globals['_VERDICTHEAD']._serialized_end=2575
+  _globals['_SCOREHEAD']._serialized_start=2577
+  _globals['_SCOREHEAD']._serialized_end=2649
+  _globals['_DEMONSTRATION']._serialized_start=2652
+  _globals['_DEMONSTRATION']._serialized_end=2859
+  _globals['_DEMONSTRATION_INPUTSENTRY']._serialized_start=2291
+  _globals['_DEMONSTRATION_INPUTSENTRY']._serialized_end=2336
+  _globals['_DECISIONRULE']._serialized_start=2861
+  _globals['_DECISIONRULE']._serialized_end=2920
+  _globals['_SCOREMAP']._serialized_start=2922
+  _globals['_SCOREMAP']._serialized_end=2966
 # @@protoc_insertion_point(module_scope)

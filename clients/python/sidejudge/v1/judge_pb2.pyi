@@ -371,6 +371,8 @@ class JudgeVersion(_message.Message):
         """Written by hand with CreateJudgeVersion."""
         ORIGIN_OPTIMIZATION: JudgeVersion._Origin.ValueType  # 3
         """Made by an optimization."""
+        ORIGIN_IMPORT: JudgeVersion._Origin.ValueType  # 4
+        """Brought by ImportJudgeVersion."""
 
     class Origin(_Origin, metaclass=_OriginEnumTypeWrapper):
         """Where a version came from."""
@@ -383,6 +385,8 @@ class JudgeVersion(_message.Message):
     """Written by hand with CreateJudgeVersion."""
     ORIGIN_OPTIMIZATION: JudgeVersion.Origin.ValueType  # 3
     """Made by an optimization."""
+    ORIGIN_IMPORT: JudgeVersion.Origin.ValueType  # 4
+    """Brought by ImportJudgeVersion."""
 
     @_typing.final
     class MetricsEntry(_message.Message):
@@ -419,6 +423,11 @@ class JudgeVersion(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     MEMORY_FIELD_NUMBER: _builtins.int
     HEAD_FIELD_NUMBER: _builtins.int
+    SPLIT_SEED_FIELD_NUMBER: _builtins.int
+    PROMPT_DIGEST_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    IMPORTED_FROM_FIELD_NUMBER: _builtins.int
+    IMPORT_DIGEST_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name, `judges/{judge}/versions/{version}`, versions counting from 1."""
     instructions: _builtins.str
@@ -435,6 +444,16 @@ class JudgeVersion(_message.Message):
     """Output only. SHA-256 of the training data it was made from, hexadecimal, if any."""
     model: _builtins.str
     """Output only. The task model it was made with, if any."""
+    split_seed: _builtins.str
+    """Output only. What keyed the hash that split the examples it was made from: the id of the judge that collected them; empty if it was made from none."""
+    prompt_digest: _builtins.str
+    """Output only. SHA-256 of all that it puts before an item in a prompt, hexadecimal: versions with the same one differ in decision rule, score map or memory at most."""
+    seed: _builtins.int
+    """Output only. Seed of the optimization that made it, if any."""
+    imported_from: _builtins.str
+    """Output only. Where an imported version came from, as it was called there, such as `judges/safety/versions/4`."""
+    import_digest: _builtins.str
+    """Output only. SHA-256 of the document that an imported version was read from, hexadecimal."""
     @_builtins.property
     def demonstrations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Demonstration]:
         """Worked examples shown to the LM, in this order; at most 64."""
@@ -481,10 +500,15 @@ class JudgeVersion(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         memory: Global___Memory | None = ...,
         head: Global___LearnedHead | None = ...,
+        split_seed: _builtins.str = ...,
+        prompt_digest: _builtins.str = ...,
+        seed: _builtins.int | None = ...,
+        imported_from: _builtins.str = ...,
+        import_digest: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_decision_rule", b"_decision_rule", "_head", b"_head", "_memory", b"_memory", "_score_map", b"_score_map", "create_time", b"create_time", "decision_rule", b"decision_rule", "head", b"head", "memory", b"memory", "score_map", b"score_map"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_decision_rule", b"_decision_rule", "_head", b"_head", "_memory", b"_memory", "_score_map", b"_score_map", "_seed", b"_seed", "create_time", b"create_time", "decision_rule", b"decision_rule", "head", b"head", "memory", b"memory", "score_map", b"score_map", "seed", b"seed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decision_rule", b"_decision_rule", "_head", b"_head", "_memory", b"_memory", "_score_map", b"_score_map", "create_time", b"create_time", "data_digest", b"data_digest", "decision_rule", b"decision_rule", "demonstrations", b"demonstrations", "head", b"head", "instructions", b"instructions", "memory", b"memory", "metrics", b"metrics", "model", b"model", "name", b"name", "optimization", b"optimization", "origin", b"origin", "parent", b"parent", "question", b"question", "score_map", b"score_map"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_decision_rule", b"_decision_rule", "_head", b"_head", "_memory", b"_memory", "_score_map", b"_score_map", "_seed", b"_seed", "create_time", b"create_time", "data_digest", b"data_digest", "decision_rule", b"decision_rule", "demonstrations", b"demonstrations", "head", b"head", "import_digest", b"import_digest", "imported_from", b"imported_from", "instructions", b"instructions", "memory", b"memory", "metrics", b"metrics", "model", b"model", "name", b"name", "optimization", b"optimization", "origin", b"origin", "parent", b"parent", "prompt_digest", b"prompt_digest", "question", b"question", "score_map", b"score_map", "seed", b"seed", "split_seed", b"split_seed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__decision_rule: _TypeAlias = _typing.Literal["decision_rule"]  # noqa: Y015
     _WhichOneofArgType__decision_rule: _TypeAlias = _typing.Literal["_decision_rule", b"_decision_rule"]  # noqa: Y015
@@ -494,6 +518,8 @@ class JudgeVersion(_message.Message):
     _WhichOneofArgType__memory: _TypeAlias = _typing.Literal["_memory", b"_memory"]  # noqa: Y015
     _WhichOneofReturnType__score_map: _TypeAlias = _typing.Literal["score_map"]  # noqa: Y015
     _WhichOneofArgType__score_map: _TypeAlias = _typing.Literal["_score_map", b"_score_map"]  # noqa: Y015
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__decision_rule) -> _WhichOneofReturnType__decision_rule | None: ...
     @_typing.overload
@@ -502,6 +528,8 @@ class JudgeVersion(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory) -> _WhichOneofReturnType__memory | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__score_map) -> _WhichOneofReturnType__score_map | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
 
 Global___JudgeVersion: _TypeAlias = JudgeVersion  # noqa: Y015
 

@@ -562,3 +562,101 @@ class RollbackJudgeResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RollbackJudgeResponse: _TypeAlias = RollbackJudgeResponse  # noqa: Y015
+
+@_typing.final
+class ExportJudgeVersionRequest(_message.Message):
+    """Request of ExportJudgeVersion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `judges/{judge}/versions/{version}`."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportJudgeVersionRequest: _TypeAlias = ExportJudgeVersionRequest  # noqa: Y015
+
+@_typing.final
+class ExportJudgeVersionResponse(_message.Message):
+    """Response of ExportJudgeVersion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    document: _builtins.str
+    """The document, JSON in UTF-8."""
+    def __init__(
+        self,
+        *,
+        document: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportJudgeVersionResponse: _TypeAlias = ExportJudgeVersionResponse  # noqa: Y015
+
+@_typing.final
+class ImportJudgeVersionRequest(_message.Message):
+    """Request of ImportJudgeVersion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_FIELD_NUMBER: _builtins.int
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    parent: _builtins.str
+    """Required. `judges/{judge}`, the judge that gets the version."""
+    document: _builtins.str
+    """Required. A document of ExportJudgeVersion, at most 8 MB."""
+    request_id: _builtins.str
+    """UUID of this request. A repeat within 24 hours returns the first answer and does nothing again."""
+    def __init__(
+        self,
+        *,
+        parent: _builtins.str = ...,
+        document: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "parent", b"parent", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportJudgeVersionRequest: _TypeAlias = ImportJudgeVersionRequest  # noqa: Y015
+
+@_typing.final
+class ImportJudgeVersionResponse(_message.Message):
+    """Response of ImportJudgeVersion."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JUDGE_VERSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def judge_version(self) -> _judge_pb2.JudgeVersion:
+        """The version as it was added."""
+
+    def __init__(
+        self,
+        *,
+        judge_version: _judge_pb2.JudgeVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["judge_version", b"judge_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["judge_version", b"judge_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportJudgeVersionResponse: _TypeAlias = ImportJudgeVersionResponse  # noqa: Y015

@@ -85,6 +85,16 @@ class JudgeServiceStub:
                 request_serializer=sidejudge_dot_v1_dot_judge__service__pb2.RollbackJudgeRequest.SerializeToString,
                 response_deserializer=sidejudge_dot_v1_dot_judge__service__pb2.RollbackJudgeResponse.FromString,
                 _registered_method=True)
+        self.ExportJudgeVersion = channel.unary_unary(
+                '/sidejudge.v1.JudgeService/ExportJudgeVersion',
+                request_serializer=sidejudge_dot_v1_dot_judge__service__pb2.ExportJudgeVersionRequest.SerializeToString,
+                response_deserializer=sidejudge_dot_v1_dot_judge__service__pb2.ExportJudgeVersionResponse.FromString,
+                _registered_method=True)
+        self.ImportJudgeVersion = channel.unary_unary(
+                '/sidejudge.v1.JudgeService/ImportJudgeVersion',
+                request_serializer=sidejudge_dot_v1_dot_judge__service__pb2.ImportJudgeVersionRequest.SerializeToString,
+                response_deserializer=sidejudge_dot_v1_dot_judge__service__pb2.ImportJudgeVersionResponse.FromString,
+                _registered_method=True)
 
 
 class JudgeServiceServicer:
@@ -161,6 +171,20 @@ class JudgeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportJudgeVersion(self, request, context):
+        """Returns a version with its lineage as one JSON document that ImportJudgeVersion reads, here or in another sidecar. Errors: JUDGE_VERSION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportJudgeVersion(self, request, context):
+        """Adds the version of a document to a judge of the same kind; it does not serve until it is deployed. The document is checked whole: a wrong digest, an unknown key or a program for another kind of judge is refused. Errors: JUDGE_NOT_FOUND, VERSION_DOCUMENT_INVALID, INVALID_REQUEST.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JudgeServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -213,6 +237,16 @@ def add_JudgeServiceServicer_to_server(servicer, server):
                     servicer.RollbackJudge,
                     request_deserializer=sidejudge_dot_v1_dot_judge__service__pb2.RollbackJudgeRequest.FromString,
                     response_serializer=sidejudge_dot_v1_dot_judge__service__pb2.RollbackJudgeResponse.SerializeToString,
+            ),
+            'ExportJudgeVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportJudgeVersion,
+                    request_deserializer=sidejudge_dot_v1_dot_judge__service__pb2.ExportJudgeVersionRequest.FromString,
+                    response_serializer=sidejudge_dot_v1_dot_judge__service__pb2.ExportJudgeVersionResponse.SerializeToString,
+            ),
+            'ImportJudgeVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportJudgeVersion,
+                    request_deserializer=sidejudge_dot_v1_dot_judge__service__pb2.ImportJudgeVersionRequest.FromString,
+                    response_serializer=sidejudge_dot_v1_dot_judge__service__pb2.ImportJudgeVersionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -486,6 +520,60 @@ class JudgeService:
             '/sidejudge.v1.JudgeService/RollbackJudge',
             sidejudge_dot_v1_dot_judge__service__pb2.RollbackJudgeRequest.SerializeToString,
             sidejudge_dot_v1_dot_judge__service__pb2.RollbackJudgeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportJudgeVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidejudge.v1.JudgeService/ExportJudgeVersion',
+            sidejudge_dot_v1_dot_judge__service__pb2.ExportJudgeVersionRequest.SerializeToString,
+            sidejudge_dot_v1_dot_judge__service__pb2.ExportJudgeVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportJudgeVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidejudge.v1.JudgeService/ImportJudgeVersion',
+            sidejudge_dot_v1_dot_judge__service__pb2.ImportJudgeVersionRequest.SerializeToString,
+            sidejudge_dot_v1_dot_judge__service__pb2.ImportJudgeVersionResponse.FromString,
             options,
             channel_credentials,
             insecure,

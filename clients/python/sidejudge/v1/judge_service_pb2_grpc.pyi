@@ -55,6 +55,10 @@ class JudgeServiceStub:
     """Makes a version serve, whatever a gate said. Recorded with author and reason. Errors: JUDGE_VERSION_NOT_FOUND, ETAG_MISMATCH."""
     RollbackJudge: _grpc.UnaryUnaryMultiCallable[_judge_service_pb2.RollbackJudgeRequest, _judge_service_pb2.RollbackJudgeResponse]
     """Returns to the version that served before the current one. Recorded with author and reason. Errors: JUDGE_NOT_FOUND, NO_PREVIOUS_VERSION, ETAG_MISMATCH."""
+    ExportJudgeVersion: _grpc.UnaryUnaryMultiCallable[_judge_service_pb2.ExportJudgeVersionRequest, _judge_service_pb2.ExportJudgeVersionResponse]
+    """Returns a version with its lineage as one JSON document that ImportJudgeVersion reads, here or in another sidecar. Errors: JUDGE_VERSION_NOT_FOUND."""
+    ImportJudgeVersion: _grpc.UnaryUnaryMultiCallable[_judge_service_pb2.ImportJudgeVersionRequest, _judge_service_pb2.ImportJudgeVersionResponse]
+    """Adds the version of a document to a judge of the same kind; it does not serve until it is deployed. The document is checked whole: a wrong digest, an unknown key or a program for another kind of judge is refused. Errors: JUDGE_NOT_FOUND, VERSION_DOCUMENT_INVALID, INVALID_REQUEST."""
 
 @_typing.type_check_only
 class JudgeServiceAsyncStub(JudgeServiceStub):
@@ -81,6 +85,10 @@ class JudgeServiceAsyncStub(JudgeServiceStub):
     """Makes a version serve, whatever a gate said. Recorded with author and reason. Errors: JUDGE_VERSION_NOT_FOUND, ETAG_MISMATCH."""
     RollbackJudge: _aio.UnaryUnaryMultiCallable[_judge_service_pb2.RollbackJudgeRequest, _judge_service_pb2.RollbackJudgeResponse]  # type: ignore[assignment]
     """Returns to the version that served before the current one. Recorded with author and reason. Errors: JUDGE_NOT_FOUND, NO_PREVIOUS_VERSION, ETAG_MISMATCH."""
+    ExportJudgeVersion: _aio.UnaryUnaryMultiCallable[_judge_service_pb2.ExportJudgeVersionRequest, _judge_service_pb2.ExportJudgeVersionResponse]  # type: ignore[assignment]
+    """Returns a version with its lineage as one JSON document that ImportJudgeVersion reads, here or in another sidecar. Errors: JUDGE_VERSION_NOT_FOUND."""
+    ImportJudgeVersion: _aio.UnaryUnaryMultiCallable[_judge_service_pb2.ImportJudgeVersionRequest, _judge_service_pb2.ImportJudgeVersionResponse]  # type: ignore[assignment]
+    """Adds the version of a document to a judge of the same kind; it does not serve until it is deployed. The document is checked whole: a wrong digest, an unknown key or a program for another kind of judge is refused. Errors: JUDGE_NOT_FOUND, VERSION_DOCUMENT_INVALID, INVALID_REQUEST."""
 
 class JudgeServiceServicer(metaclass=_abc_1.ABCMeta):
     """Judges and their versions."""
@@ -164,5 +172,21 @@ class JudgeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_judge_service_pb2.RollbackJudgeResponse, _abc.Awaitable[_judge_service_pb2.RollbackJudgeResponse]]:
         """Returns to the version that served before the current one. Recorded with author and reason. Errors: JUDGE_NOT_FOUND, NO_PREVIOUS_VERSION, ETAG_MISMATCH."""
+
+    @_abc_1.abstractmethod
+    def ExportJudgeVersion(
+        self,
+        request: _judge_service_pb2.ExportJudgeVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_judge_service_pb2.ExportJudgeVersionResponse, _abc.Awaitable[_judge_service_pb2.ExportJudgeVersionResponse]]:
+        """Returns a version with its lineage as one JSON document that ImportJudgeVersion reads, here or in another sidecar. Errors: JUDGE_VERSION_NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def ImportJudgeVersion(
+        self,
+        request: _judge_service_pb2.ImportJudgeVersionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_judge_service_pb2.ImportJudgeVersionResponse, _abc.Awaitable[_judge_service_pb2.ImportJudgeVersionResponse]]:
+        """Adds the version of a document to a judge of the same kind; it does not serve until it is deployed. The document is checked whole: a wrong digest, an unknown key or a program for another kind of judge is refused. Errors: JUDGE_NOT_FOUND, VERSION_DOCUMENT_INVALID, INVALID_REQUEST."""
 
 def add_JudgeServiceServicer_to_server(servicer: JudgeServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
