@@ -10,6 +10,7 @@ __all__ = [
     "optimization_name",
     "short",
     "version_name",
+    "version_reference",
 ]
 
 
@@ -42,6 +43,21 @@ def version_name(judge: str, version: str) -> str:
             exit_code=EXIT_USAGE,
         )
     return f"{parent}/versions/{number}"
+
+
+def version_reference(text: str) -> str:
+    """Return `judges/{judge}/versions/{version}` from that, `relevance/3` or `relevance/v3`.
+
+    Raises:
+        CommandError: It is none of these.
+    """
+    judge, _, version = text.removeprefix("judges/").partition("/")
+    if not judge or not version:
+        raise CommandError(
+            f"{text!r} is no version; give JUDGE/NUMBER such as relevance/3",
+            exit_code=EXIT_USAGE,
+        )
+    return version_name(judge, version.removeprefix("versions/"))
 
 
 def short(name: str) -> str:

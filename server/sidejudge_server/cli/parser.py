@@ -42,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_training(commands)
     _add_optimize(commands)
     _add_judges(commands)
+    _add_versions(commands)
     _add_models(commands)
     _add_bench(commands)
     return parser
@@ -354,6 +355,31 @@ def _add_judges(commands: Any) -> None:  # noqa: ANN401 - as above
     rollback.add_argument("judge", metavar="JUDGE")
     add_author(rollback)
     add_client(rollback)
+
+
+def _add_versions(commands: Any) -> None:  # noqa: ANN401 - as above
+    versions = group(commands, "versions", "Compare versions and carry them around.")
+    diff = declare(
+        versions, "diff", "versions:diff", "Show in what two versions differ."
+    )
+    diff.add_argument("left", metavar="A", help="JUDGE/NUMBER such as relevance/1")
+    diff.add_argument("right", metavar="B", help="of the same or another judge")
+    add_client(diff)
+    exporting = declare(
+        versions,
+        "export",
+        "versions:export_file",
+        "Write a version as one JSON document.",
+    )
+    exporting.add_argument("version", metavar="JUDGE/NUMBER")
+    exporting.add_argument("file", metavar="FILE|-")
+    add_client(exporting, json=False)
+    importing = declare(
+        versions, "import", "versions:import_file", "Add the version of a document."
+    )
+    importing.add_argument("judge", metavar="JUDGE", help="of the same kind")
+    importing.add_argument("file", metavar="FILE|-")
+    add_client(importing)
 
 
 def _add_models(commands: Any) -> None:  # noqa: ANN401 - as above
