@@ -69,7 +69,9 @@ def test_verdict_judge_gets_better_and_nothing_is_paid_twice(lm, tmp_path):
     assert [t["number"] for t in trials] == list(range(7))
     assert trials[0]["score"] == pytest.approx(0.6)
     assert max(t["score"] for t in trials) == pytest.approx(0.8)
-    assert all(t["full_evaluation"] and t["example_count"] == 12 for t in trials)
+    assert all(t["full_evaluation"] != t["stopped_early"] for t in trials)
+    assert all(t["example_count"] == 12 for t in trials if t["full_evaluation"])
+    assert not any(t["stopped_early"] for t in trials if t["best"])
     result = events[-1]
     assert result["kind"] == "result"
     assert result["decision"]["outcome"] == "improved"

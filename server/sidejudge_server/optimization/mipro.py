@@ -29,6 +29,7 @@ from sidejudge_server.optimization.plan import (
     SearchPlan,
 )
 from sidejudge_server.optimization.proposals import Proposal, select_instructions
+from sidejudge_server.optimization.racing import Race
 from sidejudge_server.optimization.spec import Phase
 
 __all__ = ["SearchObserver", "SearchTrial", "StreamingMIPRO"]
@@ -55,6 +56,7 @@ class SearchTrial:
         instruction_index: 0 is the current instruction.
         demo_set_index: 0 is none.
         module: The candidate; only the caller's own module functions read it.
+        stopped_early: True if it was dropped before all its examples were looked at.
     """
 
     score: float
@@ -63,6 +65,7 @@ class SearchTrial:
     instruction_index: int
     demo_set_index: int
     module: Dspy
+    stopped_early: bool
 
 
 class SearchObserver(Protocol):
@@ -101,6 +104,7 @@ class StreamingMIPRO(MIPROv2):  # type: ignore[misc]  # dspy has no type informa
         plan: SearchPlan,
         curated: Sequence[str],
         observer: SearchObserver,
+        race: Race,
     ) -> None:
         """Prepare a search.
 
@@ -111,6 +115,7 @@ class StreamingMIPRO(MIPROv2):  # type: ignore[misc]  # dspy has no type informa
             plan: Numbers.
             curated: Instructions that compete or stand in.
             observer: Hears of everything.
+            race: Scores candidates on the validation examples that `search` gets.
         """
         super().__init__(
             metric=metric,
@@ -128,7 +133,7 @@ class StreamingMIPRO(MIPROv2):  # type: ignore[misc]  # dspy has no type informa
         self._plan = plan
         self._curated = tuple(curated)
         self._observer = observer
-        self._example_count = 0
+        self._race = race
 
     def search(
         self, module: Dspy, *, train: list[Dspy], validation: list[Dspy]
@@ -140,7 +145,6 @@ class StreamingMIPRO(MIPROv2):  # type: ignore[misc]  # dspy has no type informa
             train: dspy examples for demonstrations.
             validation: dspy examples to score on.
         """
-        self._example_count = len(validation)
         self.compile(
             module,
             trainset=train,
@@ -279,6 +283,13 @@ class StreamingMIPRO(MIPROv2):  # type: ignore[misc]  # dspy has no type informa
 
     # --- Trials ---------------------------------------------------------------------------------
 
+    def _optimize_prompt_parameters(self, *args: Dspy) -> Dspy:
+        """Search with the race as evaluator, instead of the one that the original has made."""
+        program, instructions, demos, _, *rest = args
+        return super()._optimize_prompt_parameters(
+            program, instructions, demos, self._race, *rest
+        )
+
     def _log_normal_eval(
         self,
         score: float,
@@ -289,10 +300,7 @@ class StreamingMIPRO(MIPROv2):  # type: ignore[misc]  # dspy has no type informa
         *rest: Dspy,
     ) -> None:
         """Report a trial on all examples; instead of the original, which only logs and keeps copies."""
-        candidate = rest[5]
-        self._report(
-            trial.params, score, candidate, count=self._example_count, full=True
-        )
+        self._report(trial.params, rest[5])
         if self._observer.should_stop():
             trial.study.stop()
 
@@ -307,8 +315,7 @@ class StreamingMIPRO(MIPROv2):  # type: ignore[misc]  # dspy has no type informa
         *rest: Dspy,
     ) -> None:
         """Report a trial on a minibatch; instead of the original, as above."""
-        candidate = rest[3]
-        self._report(trial.params, score, candidate, count=batch_size, full=False)
+        self._report(trial.params, rest[3])
         if self._observer.should_stop():
             trial.study.stop()
 
@@ -322,32 +329,20 @@ class StreamingMIPRO(MIPROv2):  # type: ignore[misc]  # dspy has no type informa
             # Every combination seen so far is fully scored already: nothing to do.
             return args[9], args[10], args[7]
         for key in set(done) - before:
-            self._report(
-                study.trials[-1].params,
-                done[key]["score"],
-                done[key]["program"],
-                count=self._example_count,
-                full=True,
-            )
+            self._report(study.trials[-1].params, done[key]["program"])
         return result
 
-    def _report(
-        self,
-        params: dict[str, int],
-        percent: float,
-        module: Dspy,
-        *,
-        count: int,
-        full: bool,
-    ) -> None:
+    def _report(self, params: dict[str, int], module: Dspy) -> None:
+        outcome = self._race.outcome(module)
         self._observer.trial(
             SearchTrial(
-                score=percent / 100,
-                example_count=count,
-                full=full,
+                score=outcome.score,
+                example_count=outcome.example_count,
+                full=outcome.full,
                 instruction_index=params["0_predictor_instruction"],
                 demo_set_index=params.get("0_predictor_demos", 0),
                 module=module,
+                stopped_early=outcome.stopped_early,
             )
         )
 

@@ -38,6 +38,7 @@ from sidejudge_server.lm.types import ChatClient
 from sidejudge_server.optimization.metering import AnswerTally
 from sidejudge_server.optimization.refit import fit_offsets, fit_score_map
 from sidejudge_server.optimization.spec import RunExample
+from sidejudge_server.training.metrics import soft_judge_metric, soft_rubric_metric
 
 __all__ = [
     "Fitted",
@@ -47,6 +48,7 @@ __all__ = [
     "labelled",
     "quality",
     "refit",
+    "soft_values",
 ]
 
 
@@ -163,6 +165,22 @@ def quality(
     ]
 
 
+def soft_values(
+    program: JudgeProgram,
+    items: Sequence[LabelledItem],
+    answers: Sequence[JudgeResult | None],
+) -> list[float]:
+    """Return the soft metric of each answer, 0..1, 0 for an unusable one.
+
+    The same as DSPy gets for the program's module: before any decision rule, after the score map.
+    """
+    metric = soft_rubric_metric if program.scores else soft_judge_metric
+    return [
+        0.0 if answer is None else float(metric(item, _prediction(program, answer)))
+        for item, answer in zip(items, answers, strict=True)
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """A program with its refitted rule or map, and its out-of-fold worth on validation items."""
@@ -202,6 +220,20 @@ def refit(
         fit.quality,
         {"validation.accuracy": fit.accuracy, "validation.soft_accuracy": fit.soft},
     )
+
+
+def _prediction(program: JudgeProgram, answer: JudgeResult) -> dict[str, Any]:
+    """Return what the metrics look at in an answer."""
+    if not isinstance(answer, Judgment):
+        return {"score": apply_score_map(program.score_map, answer.raw_score)}
+    stated = answer.confidence_source is ConfidenceSource.STATED
+    return {
+        "verdict": answer.verdict.value,
+        "probabilities": _probabilities(program, answer)
+        if stated
+        else answer.probabilities,
+        "confidence": answer.confidence,
+    }
 
 
 def _worth(

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import dspy
-
 from sidejudge_server.judges.codec import program_to_json
-from sidejudge_server.judges.dspy_judge import JudgeLM, example_from
+from sidejudge_server.judges.dspy_judge import example_from
 from sidejudge_server.judges.types import JudgeProgram
 from sidejudge_server.optimization.plan import AlgorithmName, SearchPlan
 from sidejudge_server.optimization.reporter import Reporter
@@ -18,14 +16,12 @@ from sidejudge_server.optimization.scoring import (
     LabelledItem,
     TalliedJudge,
     refit,
+    soft_values,
 )
 from sidejudge_server.optimization.trial import Trial, TrialLog
 from sidejudge_server.training.metrics import soft_judge_metric, soft_rubric_metric
 
 __all__ = ["SearchContext", "dspy_example"]
-
-_NEVER = 10**9
-"""Errors to tolerate: `metering` decides what ends a run, DSPy's own count must not."""
 
 
 class SearchContext:
@@ -85,14 +81,19 @@ class SearchContext:
             RunAborted: The model did not deliver, or too many answers are unusable.
             RunCancelled: The run was cancelled.
         """
-        with dspy.context(lm=JudgeLM(self.models.task)):
-            scored = dspy.Evaluate(
-                devset=[dspy_example(item) for item in self.validation],
-                metric=self.metric,
-                num_threads=self.plan.num_threads,
-                max_errors=_NEVER,
-            )(self.module(program))
-        return float(scored.score) / 100
+        values = self.soft_values(program, self.validation)
+        return sum(values) / len(values)
+
+    def soft_values(
+        self, program: JudgeProgram, items: Sequence[LabelledItem]
+    ) -> list[float]:
+        """Return the soft metric of a program on each item, 0..1.
+
+        Raises:
+            RunAborted: The model did not deliver, or too many answers are unusable.
+            RunCancelled: The run was cancelled.
+        """
+        return soft_values(program, items, self.models.scorer.answers(program, items))
 
     def refit(self, program: JudgeProgram) -> Fitted:
         """Fit the decision rule or score map on validation answers; asks only what was not asked.

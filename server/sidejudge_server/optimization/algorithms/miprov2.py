@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from sidejudge_server.judges.codec import program_to_json
 from sidejudge_server.judges.dspy_judge import JudgeLM, program_from_module
 from sidejudge_server.optimization.algorithms.context import SearchContext, dspy_example
 from sidejudge_server.optimization.mipro import SearchTrial, StreamingMIPRO
 from sidejudge_server.optimization.prompt_lm import make_prompt_lm
 from sidejudge_server.optimization.proposals import Proposal
+from sidejudge_server.optimization.racing import Race
 from sidejudge_server.optimization.spec import Phase
 
 __all__ = ["MIPROv2Search"]
@@ -17,6 +22,21 @@ class MIPROv2Search:
 
     def search(self, context: SearchContext) -> None:
         """Search from the program of the context on; its demonstrations are one of the sets."""
+        validation = [dspy_example(item) for item in context.validation]
+        items = {
+            id(example): item
+            for example, item in zip(validation, context.validation, strict=True)
+        }
+
+        def values(module: Any, examples: Sequence[Any]) -> list[float]:  # noqa: ANN401 - dspy is untyped
+            return context.soft_values(
+                program_from_module(module, context.program),
+                [items[id(example)] for example in examples],
+            )
+
+        def identity(module: Any) -> str:  # noqa: ANN401 - dspy is untyped
+            return program_to_json(program_from_module(module, context.program))
+
         StreamingMIPRO(
             metric=context.metric,
             task_lm=JudgeLM(context.models.task),
@@ -24,10 +44,17 @@ class MIPROv2Search:
             plan=context.plan,
             curated=context.curated,
             observer=_Observer(context),
+            race=Race(
+                values,
+                examples=validation,
+                identity=identity,
+                early_stopping=context.plan.early_stopping,
+                seed=context.plan.seed,
+            ),
         ).search(
             context.module(context.program),
             train=[dspy_example(item) for item in context.train],
-            validation=[dspy_example(item) for item in context.validation],
+            validation=validation,
         )
 
 
@@ -58,4 +85,5 @@ class _Observer:
             full=trial.full,
             instruction_index=trial.instruction_index,
             demo_set_index=trial.demo_set_index,
+            stopped_early=trial.stopped_early,
         )
