@@ -144,6 +144,7 @@ _GATE_USES = (
 )
 
 _INFLUENCES = ("ALTER TABLE evaluations ADD COLUMN influences_json VARCHAR",)
+
 _VERSION_LINEAGE = (
     "ALTER TABLE judge_versions ADD COLUMN lineage_json VARCHAR DEFAULT '{}'",
 )

@@ -56,6 +56,37 @@ def test_cancelled_run_ends_its_watch_with_exit_code_1(
 
 
 @pytest.mark.slow
+def test_run_out_of_budget_says_so_and_how_to_go_on(
+    call: Command, tmp_path: Path
+) -> None:
+    """It ended in order: exit code 0, with the bound and the one that would do."""
+    teach(call, "bounded", tmp_path)
+    bounds = ("--max-lm-calls", "20", "--max-minutes", "2.5", "--max-trials", "5")
+    shown = call("optimize", "bounded", "--watch", *SEARCH, *bounds)
+    assert shown.code == 0, shown.err
+    assert "budget of 20 LM calls" in " ".join(shown.out.split())
+    assert "max_lm_calls of at least" in " ".join(shown.out.split())
+    (run,) = call("optimizations", "list", "--judge", "bounded", "--json").json[
+        "optimizations"
+    ]
+    assert run["outcome"] == "OUTCOME_BUDGET"
+    assert run["budget"] == {
+        "max_lm_calls": "20",
+        "max_duration": "150s",
+        "max_trials": 5,
+    }
+    assert "budget" in call("optimizations", "list", "--judge", "bounded").out
+
+
+def test_bounds_out_of_range_are_named(call: Command, sidecar: DemoSidecar) -> None:
+    """All of them, by the server."""
+    shown = call("optimize", "relevance", "--max-trials", "501", "--max-tokens", "0")
+    assert shown.code != 0
+    assert "max_trials" in shown.err
+    assert "max_tokens" in shown.err
+
+
+@pytest.mark.slow
 def test_calibration_alone_takes_no_trials(call: Command, tmp_path: Path) -> None:
     """The cheapest algorithm ends with a decision like every other."""
     teach(call, "calibrated", tmp_path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -14,6 +14,12 @@ from google.rpc import error_details_pb2, status_pb2
 
 from sidejudge.v1 import optimization_pb2 as pb
 from sidejudge.v1 import optimization_service_pb2
+from sidejudge_server.api.convert_budget import (
+    budget_bounds,
+    budget_message,
+    outcome_value,
+    stop_reason_value,
+)
 from sidejudge_server.api.convert_common import timestamp
 from sidejudge_server.api.convert_estimate import estimate_message
 from sidejudge_server.api.names import (
@@ -24,6 +30,7 @@ from sidejudge_server.api.names import (
 )
 from sidejudge_server.api.status import DOMAIN
 from sidejudge_server.api.validate import Checker
+from sidejudge_server.optimization.budget import OptimizationBudget
 from sidejudge_server.optimization.plan import (
     AlgorithmName,
     Auto,
@@ -81,9 +88,19 @@ _NUMBERS: Final = (
 
 
 def create_command(
-    checker: Checker, optimization: pb.Optimization, request_id: str
+    checker: Checker,
+    optimization: pb.Optimization,
+    request_id: str,
+    *,
+    unpriced: Callable[[OptimizationConfig], Sequence[str]],
 ) -> CreateOptimization:
     """Read what to optimize and how; ranges of numbers are the domain's to check.
+
+    Args:
+        checker: Takes the violations.
+        optimization: What was asked for.
+        request_id: UUID of the request, or "".
+        unpriced: Returns the models that a run may ask and whose price is not known.
 
     Raises:
         InvalidRequestError: Fields are wrong; all violations at once.
@@ -92,12 +109,15 @@ def create_command(
     judge_id = at.judge("judge", optimization.judge)
     config = _config(at.within("config."), optimization.config)
     checker.violations.extend(config.violations())
+    budget = OptimizationBudget().with_bounds(budget_bounds(optimization.budget))
+    checker.violations.extend(budget.violations(unpriced=unpriced(config)))
     identity = checker.last_request_id(request_id)
     return CreateOptimization(
         judge_id=checker.passed(judge_id),
         config=config,
         deploy_if_better=optimization.deploy_if_better,
         request_id=identity,
+        budget=budget,
     )
 
 
@@ -149,6 +169,11 @@ def optimization_message(record: OptimizationRecord) -> pb.Optimization:
         end_time=timestamp(record.ended_at),
         task_model=record.task_model,
         prompt_model=record.prompt_model,
+        budget=budget_message(json.loads(record.budget_json)),
+        outcome=outcome_value(record.outcome),
+        stop_reason=stop_reason_value(record.stop_reason),
+        summary=record.summary,
+        resume_count=record.resume_count,
         trigger=pb.OptimizationTrigger(
             source=pb.OptimizationTrigger.Source.Value(
                 f"SOURCE_{record.trigger_source.upper()}"

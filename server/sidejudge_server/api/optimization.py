@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, cast
 
+from sidejudge.v1 import optimization_pb2
 from sidejudge.v1 import optimization_service_pb2 as pb
 from sidejudge.v1.optimization_service_pb2_grpc import OptimizationServiceServicer
 from sidejudge_server.api.convert_estimate import estimate_message
@@ -23,7 +24,12 @@ from sidejudge_server.api.paging import cut_page, read_paging
 from sidejudge_server.api.tokens import TokenCodec
 from sidejudge_server.api.validate import Checker
 from sidejudge_server.config import Settings
-from sidejudge_server.optimization.queue import OptimizationService
+from sidejudge_server.optimization.queue import (
+    CreateOptimization as CreateCommand,
+)
+from sidejudge_server.optimization.queue import (
+    OptimizationService,
+)
 
 __all__ = ["OptimizationServicer"]
 
@@ -43,7 +49,7 @@ class OptimizationServicer(OptimizationServiceServicer):
     ) -> AsyncGenerator[pb.OptimizeResponse, None]:
         """Start a run and stream its events; a caller that goes away cancels nothing."""
         checker = Checker(self._max_text_chars)
-        command = create_command(checker, request.optimization, request.request_id)
+        command = self._command(checker, request.optimization, request.request_id)
         record = await self._service.create(command)
         async with aclosing(self._events(record.optimization_id, None)) as events:
             async for event in events:
@@ -54,7 +60,7 @@ class OptimizationServicer(OptimizationServiceServicer):
     ) -> pb.CreateOptimizationResponse:
         """Start a run."""
         checker = Checker(self._max_text_chars)
-        command = create_command(checker, request.optimization, request.request_id)
+        command = self._command(checker, request.optimization, request.request_id)
         record = await self._service.create(command)
         return pb.CreateOptimizationResponse(optimization=optimization_message(record))
 
@@ -63,7 +69,7 @@ class OptimizationServicer(OptimizationServiceServicer):
     ) -> pb.EstimateOptimizationResponse:
         """Say what a run would take; starts nothing."""
         checker = Checker(self._max_text_chars)
-        command = create_command(checker, request.optimization, "")
+        command = self._command(checker, request.optimization)
         estimated = await self._service.estimate(command)
         return pb.EstimateOptimizationResponse(
             estimate=estimate_message(estimated.estimate.to_json()),
@@ -135,6 +141,16 @@ class OptimizationServicer(OptimizationServiceServicer):
         """Ask a run to stop."""
         record = await self._service.cancel(self._id("name", request.name))
         return pb.CancelOptimizationResponse(optimization=optimization_message(record))
+
+    def _command(
+        self,
+        checker: Checker,
+        optimization: optimization_pb2.Optimization,
+        request_id: str = "",
+    ) -> CreateCommand:
+        return create_command(
+            checker, optimization, request_id, unpriced=self._service.unpriced
+        )
 
     def _id(self, field: str, name: str) -> str:
         checker = Checker(self._max_text_chars)

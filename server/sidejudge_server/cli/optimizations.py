@@ -65,7 +65,7 @@ def list_runs(args: argparse.Namespace) -> int:
                 short(o.judge),
                 _state(o),
                 f"{o.progress.trials_completed}/{o.progress.trials_total}",
-                _outcome(o) if o.HasField("decision") else None,
+                _outcome(o) or None,
                 short(o.candidate_version) if o.candidate_version else None,
                 f"{o.create_time.ToDatetime():%Y-%m-%d %H:%M:%S}",
             )
@@ -173,6 +173,7 @@ def print_run(run: optimization_pb2.Optimization) -> None:
             ("optimization", short(run.name)),
             ("judge", short(run.judge)),
             ("state", _state(run)),
+            ("outcome", _outcome(run) or None),
             ("phase", phase_word(run.phase) if running else None),
             (
                 "data",
@@ -190,6 +191,7 @@ def print_run(run: optimization_pb2.Optimization) -> None:
                 "estimated",
                 estimate_words(run.estimate) if run.HasField("estimate") else None,
             ),
+            ("budget", _budget(run)),
             ("started by", _trigger(run)),
             ("baseline", short(run.baseline_version)),
             (
@@ -199,8 +201,10 @@ def print_run(run: optimization_pb2.Optimization) -> None:
             ("error", describe_status(run.error) if run.HasField("error") else None),
         ]
     )
-    if run.HasField("decision"):
+    if summary := run.summary or run.decision.summary:
         say()
+        say(summary)
+    if run.HasField("decision"):
         _print_decision(run.decision)
 
 
@@ -232,7 +236,6 @@ def _trigger(run: optimization_pb2.Optimization) -> str | None:
 
 
 def _print_decision(decision: optimization_pb2.GateDecision) -> None:
-    say(decision.summary or _outcome_words(decision))
     if decision.pair_count:
         print_table(
             [
@@ -274,7 +277,26 @@ def _state(run: optimization_pb2.Optimization) -> str:
 
 
 def _outcome(run: optimization_pb2.Optimization) -> str:
-    return _outcome_words(run.decision)
+    """Return what came out in words; empty for a run that has not ended."""
+    if not run.outcome:  # of a run that ended before outcomes were kept
+        return _outcome_words(run.decision) if run.HasField("decision") else ""
+    name = optimization_pb2.Optimization.Outcome.Name(run.outcome)
+    return name.removeprefix("OUTCOME_").replace("_", " ").lower()
+
+
+def _budget(run: optimization_pb2.Optimization) -> str:
+    """Return the bounds of a run in one line."""
+    bounds = run.budget
+    parts = [duration(bounds.max_duration.ToTimedelta())]
+    if bounds.HasField("max_lm_calls"):
+        parts.append(f"{bounds.max_lm_calls:,} calls")
+    if bounds.HasField("max_tokens"):
+        parts.append(f"{bounds.max_tokens:,} tokens")
+    if bounds.HasField("max_trials"):
+        parts.append(f"{bounds.max_trials:,} trials")
+    if bounds.HasField("max_cost_usd"):
+        parts.append(money(bounds.max_cost_usd))
+    return f"at most {', '.join(parts)}"
 
 
 def _outcome_words(decision: optimization_pb2.GateDecision) -> str:

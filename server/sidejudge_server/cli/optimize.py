@@ -12,7 +12,7 @@ from sidejudge_server.cli.optimizations import estimate_words, watch_to_end
 from sidejudge_server.cli.printing import key_values, print_message, say, warn
 from sidejudge_server.cli.training import print_training_set
 
-__all__ = ["estimate", "run", "search_config", "start"]
+__all__ = ["budget", "estimate", "run", "search_config", "start"]
 
 # option -> field of OptimizationConfig
 _NUMBERS = {
@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
             judge_name(args.judge),
             config,
             deploy_if_better=args.deploy_if_better,
+            spending=budget(args),
         )
         if args.watch:
             warn(f"{started.name}")
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 def estimate(args: argparse.Namespace) -> int:
     """Print what a run would take and whether the data are ready; start nothing."""
     asked = optimization_pb2.Optimization(
-        judge=judge_name(args.judge), config=search_config(args)
+        judge=judge_name(args.judge), config=search_config(args), budget=budget(args)
     )
     with connect(args) as session:
         answer = session.client.optimization.EstimateOptimization(
@@ -82,18 +83,33 @@ def start(
     config: optimization_pb2.OptimizationConfig,
     *,
     deploy_if_better: bool,
+    spending: optimization_pb2.OptimizationBudget | None = None,
 ) -> optimization_pb2.Optimization:
     """Start a run; a call that is repeated on the way starts only one."""
     started: optimization_pb2.Optimization
     started = session.client.optimization.CreateOptimization(
         optimization_service_pb2.CreateOptimizationRequest(
             optimization=optimization_pb2.Optimization(
-                judge=judge, config=config, deploy_if_better=deploy_if_better
+                judge=judge,
+                config=config,
+                deploy_if_better=deploy_if_better,
+                budget=spending,
             ),
         ),
         timeout=session.timeout_s,
     ).optimization
     return started
+
+
+def budget(args: argparse.Namespace) -> optimization_pb2.OptimizationBudget:
+    """Return the bounds that the options ask for; the server has defaults for the rest."""
+    message = optimization_pb2.OptimizationBudget()
+    for name in ("max_lm_calls", "max_tokens", "max_cost_usd", "max_trials"):
+        if (bound := getattr(args, name)) is not None:
+            setattr(message, name, bound)
+    if args.max_minutes is not None:
+        message.max_duration.FromMilliseconds(round(args.max_minutes * 60_000))
+    return message
 
 
 def search_config(args: argparse.Namespace) -> optimization_pb2.OptimizationConfig:

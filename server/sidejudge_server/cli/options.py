@@ -7,6 +7,7 @@ from typing import Any
 
 __all__ = [
     "add_author",
+    "add_budget",
     "add_client",
     "add_search",
     "declare",
@@ -122,6 +123,27 @@ def add_search(parser: argparse.ArgumentParser) -> None:
         choices=["proposer", "curated"],
         help="where candidate instructions come from (default: the server decides)",
     )
+
+
+def add_budget(parser: argparse.ArgumentParser) -> None:
+    """Add what an optimization may spend."""
+    group = parser.add_argument_group(
+        "budget", "What a run may spend; it stops before it would spend more."
+    )
+    group.add_argument(
+        "--max-lm-calls", type=int, metavar="N", help="LM calls, retries included"
+    )
+    group.add_argument(
+        "--max-tokens", type=int, metavar="N", help="prompt and generated tokens"
+    )
+    group.add_argument("--max-cost-usd", type=float, metavar="X", help="US dollars")
+    group.add_argument(
+        "--max-minutes",
+        type=float,
+        metavar="N",
+        help="minutes at work (server's default: 30)",
+    )
+    group.add_argument("--max-trials", type=int, metavar="N", help="trials, 1 to 500")
 
 
 def key_value(text: str) -> tuple[str, str]:

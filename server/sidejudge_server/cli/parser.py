@@ -9,6 +9,7 @@ from typing import Any
 from sidejudge_server import __version__
 from sidejudge_server.cli.options import (
     add_author,
+    add_budget,
     add_client,
     add_search,
     declare,
@@ -263,6 +264,7 @@ def _add_optimize(commands: Any) -> None:  # noqa: ANN401 - as above
         help="deploy the result if the gate says it is better",
     )
     add_search(optimize)
+    add_budget(optimize)
     add_client(optimize)
 
     estimate = declare(
@@ -273,6 +275,7 @@ def _add_optimize(commands: Any) -> None:  # noqa: ANN401 - as above
     )
     estimate.add_argument("judge", metavar="JUDGE")
     add_search(estimate)
+    add_budget(estimate)
     add_client(estimate)
 
     runs = group(commands, "optimizations", "Look at optimizations and stop them.")

@@ -12,7 +12,7 @@ from sidejudge_server.judges.evaluator import Answer, evaluate
 from sidejudge_server.judges.types import JudgeInput, JudgeProgram
 from sidejudge_server.lm.types import ChatClient, ChatRequest, ChatResponse
 
-__all__ = ["BlockingClient", "RunCancelled"]
+__all__ = ["BlockingClient", "LoopThread", "RunCancelled"]
 
 T = TypeVar("T")
 
@@ -24,20 +24,49 @@ class RunCancelled(BaseException):
     """
 
 
+class LoopThread:
+    """An event loop that runs in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self.loop.run_forever, name="sidejudge-lm", daemon=True
+        )
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop runs."""
+        return self._thread.is_alive()
+
+    def close(self) -> None:
+        """End the loop and the thread."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
 class BlockingClient:
     """Runs a chat client in a thread with a loop of its own. Safe to use from many threads."""
 
-    def __init__(self, client: ChatClient) -> None:
+    def __init__(
+        self, client: ChatClient, *, runs_in: LoopThread | None = None
+    ) -> None:
+        """Create it.
+
+        Args:
+            client: Answers.
+            runs_in: Where it runs; clients that share connections must share this. None for a
+                thread of its own, which ends with `close`.
+        """
         self._client = client
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="sidejudge-lm", daemon=True
-        )
+        thread = runs_in or LoopThread()
+        self._owned = thread if runs_in is None else None
+        self._loop = thread.loop
         # Guards the calls in progress, so that none starts unseen while cancel() runs.
         self._lock = threading.Lock()
         self._calls: set[concurrent.futures.Future[Any]] = set()
         self._cancelled = False
-        self._thread.start()
 
     @property
     def model(self) -> str:
@@ -90,14 +119,12 @@ class BlockingClient:
             call.cancel()
 
     def close(self) -> None:
-        """Cancel what is in progress, close the client and end the thread."""
-        if not self._thread.is_alive():
-            return
+        """Cancel what is in progress, and close client and thread if the thread is its own."""
         self.cancel()
+        if self._owned is None or not self._owned.alive:
+            return
         asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._owned.close()
 
     async def _shut_down(self) -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}

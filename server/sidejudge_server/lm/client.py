@@ -7,10 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sidejudge_server.config import LMSettings
+from sidejudge_server.lm.attempts import AttemptMeter
 from sidejudge_server.lm.catalogue import CATALOGUE
-from sidejudge_server.lm.embedded import LOCAL_BODY, LOCAL_PREFIX, EmbeddedClient
+from sidejudge_server.lm.embedded import (
+    LOCAL_BODY,
+    LOCAL_PREFIX,
+    EmbeddedClient,
+    EmbeddedOptions,
+)
 from sidejudge_server.lm.http_client import ClientOptions, HttpChatClient
-from sidejudge_server.lm.pricing import FREE
+from sidejudge_server.lm.pricing import FREE, price_of
 from sidejudge_server.lm.providers import resolve
 from sidejudge_server.lm.types import ChatClient
 
@@ -22,6 +28,7 @@ def create_client(
     *,
     model_dir: Path,
     environment: Mapping[str, str] | None = None,
+    meter: AttemptMeter | None = None,
 ) -> ChatClient:
     """Return a client for a model; nothing is connected or started yet.
 
@@ -30,15 +37,22 @@ def create_client(
         model_dir: Where embedded models are.
         environment: Variables that may hold keys and addresses; None takes the process's. Read
             here and not again.
+        meter: Hears of every request before it is made and may forbid it; None for nobody.
 
     Raises:
         ConfigError: The model string is not of the form provider/model, or lacks an address.
     """
     environment = os.environ if environment is None else environment
     if not settings.model.startswith(LOCAL_PREFIX):
-        return HttpChatClient(settings, resolve(settings, environment))
+        options = ClientOptions(price_of(settings), meter=meter)
+        return HttpChatClient(settings, resolve(settings, environment), options=options)
     if settings.base_url is None:
-        return EmbeddedClient(settings, model_dir=model_dir, environment=environment)
+        return EmbeddedClient(
+            settings,
+            model_dir=model_dir,
+            environment=environment,
+            options=EmbeddedOptions(meter=meter),
+        )
     # An address beside an embedded model is that of a process that runs it already.
     known = CATALOGUE.get(settings.model.removeprefix(LOCAL_PREFIX))
     options = ClientOptions(
@@ -46,5 +60,6 @@ def create_client(
         concurrency=1,
         extra=LOCAL_BODY,
         identity=known.identity if known else None,
+        meter=meter,
     )
     return HttpChatClient(settings, resolve(settings, {}), options=options)

@@ -19,6 +19,7 @@ import structlog
 
 from sidejudge_server.config import ConfigError, LMSettings
 from sidejudge_server.errors import DeadlineError, LMUnavailableError
+from sidejudge_server.lm.attempts import AttemptMeter
 from sidejudge_server.lm.catalogue import (
     CATALOGUE,
     ModelFile,
@@ -60,6 +61,7 @@ class EmbeddedOptions:
         command: Starts the child, with the model's path and options to be appended.
         runtime: Package that the child needs.
         catalogue: Models to choose from.
+        meter: Hears of every request before it is made and may forbid it; None for nobody.
     """
 
     context_tokens: int = 8192
@@ -71,6 +73,7 @@ class EmbeddedOptions:
     )
     runtime: str = "xllamacpp"
     catalogue: Mapping[str, ModelFile] = field(default_factory=lambda: CATALOGUE)
+    meter: AttemptMeter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +251,12 @@ class EmbeddedClient:
         client = HttpChatClient(
             settings,
             resolve(settings, {}),
-            options=ClientOptions(FREE, concurrency=1, extra=LOCAL_BODY),
+            options=ClientOptions(
+                FREE,
+                concurrency=1,
+                extra=LOCAL_BODY,
+                meter=self._options.meter,
+            ),
         )
         _log.info("lm.embedded_started", model=self.model, process=process.pid)
         return _Running(process, client, settings)

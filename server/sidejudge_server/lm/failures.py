@@ -51,15 +51,22 @@ class AttemptFailedError(Exception):
         error: What the caller sees if no further attempt succeeds.
         may_pass: Whether a further attempt makes sense.
         retry_after_s: Wait that the server asked for, if it did.
+        maybe_billed: True if the request was sent and the provider may have worked on it.
     """
 
     def __init__(
-        self, error: LMError, *, may_pass: bool, retry_after_s: float | None = None
+        self,
+        error: LMError,
+        *,
+        may_pass: bool,
+        retry_after_s: float | None = None,
+        maybe_billed: bool = False,
     ) -> None:
         super().__init__(error.message)
         self.error = error
         self.may_pass = may_pass
         self.retry_after_s = retry_after_s
+        self.maybe_billed = maybe_billed
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +168,11 @@ def refused(
 
 
 def unavailable(
-    endpoint: Endpoint, cause: str, *, retry_after_s: float | None = None
+    endpoint: Endpoint,
+    cause: str,
+    *,
+    retry_after_s: float | None = None,
+    maybe_billed: bool = False,
 ) -> AttemptFailedError:
     """Return the failure of an endpoint that gives no usable answer."""
     return AttemptFailedError(
@@ -173,4 +184,5 @@ def unavailable(
         ),
         may_pass=True,
         retry_after_s=retry_after_s,
+        maybe_billed=maybe_billed,
     )

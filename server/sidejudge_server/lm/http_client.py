@@ -15,6 +15,7 @@ import structlog
 
 from sidejudge_server.config import LMSettings
 from sidejudge_server.errors import DeadlineError, LMCredentialsError
+from sidejudge_server.lm.attempts import AttemptMeter, attempt_bound
 from sidejudge_server.lm.failures import (
     AttemptFailedError,
     Refusal,
@@ -30,7 +31,9 @@ from sidejudge_server.lm.wires import (
     Dialect,
     MalformedAnswerError,
     ParsedAnswer,
+    TokenCounts,
     initial_dialect,
+    max_output_tokens,
     parse_answer,
     request_body,
 )
@@ -63,6 +66,7 @@ class ClientOptions:
         identity: What cached answers belong to; None for model and address.
         backoff: Waits before further attempts.
         sleep: How to wait.
+        meter: Hears of every attempt before it is made and may forbid it; None for nobody.
     """
 
     price: Price | None = None
@@ -71,6 +75,7 @@ class ClientOptions:
     identity: str | None = None
     backoff: Backoff = field(default_factory=lambda: Backoff(random=random.Random()))  # noqa: S311 - jitter
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    meter: AttemptMeter | None = None
 
 
 class HttpChatClient:
@@ -190,7 +195,7 @@ class HttpChatClient:
             async with asyncio.timeout_at(deadline), self._slots:
                 while True:
                     dialect = self._dialect
-                    answer = await self._post(request, dialect)
+                    answer = await self._metered(request, dialect)
                     if isinstance(answer, ParsedAnswer):
                         wanted = request.top_logprobs and dialect.max_top_logprobs
                         if wanted and answer.text and not answer.logprobs:
@@ -211,14 +216,45 @@ class HttpChatClient:
             _log.warning("lm.logprobs_unsupported", model=self.model)
         self._dialect = dialect
 
+    async def _metered(
+        self, request: ChatRequest, dialect: Dialect
+    ) -> ParsedAnswer | Refusal:
+        """Ask once if the meter lets us, and tell it what that took."""
+        if self._closed:
+            raise unavailable(self._endpoint, "the client is closed")
+        meter = self._options.meter
+        if meter is None:
+            return await self._post(request, dialect)
+        bound = attempt_bound(
+            request,
+            max_output_tokens=max_output_tokens(self._endpoint, request),
+            price=self._options.price,
+        )
+        ticket = await meter.begin(bound)
+        usage: LMUsage | None = None
+        try:
+            answer = await self._post(request, dialect)
+            if isinstance(answer, Refusal):
+                usage = LMUsage()
+            elif (
+                answer.tokens != TokenCounts()
+            ):  # an endpoint may keep its counts to itself
+                usage = self._usage(answer.tokens, 0.0)
+        except AttemptFailedError as error:
+            if not error.maybe_billed:
+                usage = LMUsage()
+            raise
+        else:
+            return answer
+        finally:
+            meter.end(ticket, usage)
+
     async def _post(
         self, request: ChatRequest, dialect: Dialect
     ) -> ParsedAnswer | Refusal:
         """Return the answer, or the refusal of a parameter; raise all other failures."""
         import aiohttp
 
-        if self._closed:
-            raise unavailable(self._endpoint, "the client is closed")
         body = request_body(self._endpoint, request, dialect, self._options.extra)
         try:
             async with (
@@ -233,15 +269,18 @@ class HttpChatClient:
                 data = await response.read()
         except TimeoutError:
             cause = f"no answer within {self._settings.timeout_s:g} s"
-            raise unavailable(self._endpoint, cause) from None
+            raise unavailable(self._endpoint, cause, maybe_billed=True) from None
         except (aiohttp.ClientError, OSError) as error:
-            raise unavailable(self._endpoint, _cause(error)) from None
+            # Without a connection nothing was sent.
+            sent = not isinstance(error, aiohttp.ClientConnectorError)
+            cause = _cause(error)
+            raise unavailable(self._endpoint, cause, maybe_billed=sent) from None
         if response.status == HTTPStatus.OK:
             try:
                 return parse_answer(self._endpoint.wire, data, request)
             except MalformedAnswerError as error:
                 cause = f"malformed answer: {error}"
-                raise unavailable(self._endpoint, cause) from None
+                raise unavailable(self._endpoint, cause, maybe_billed=True) from None
         refusal = read_refusal(
             response.status, data, request=request, api_key=self._endpoint.api_key
         )
@@ -265,19 +304,22 @@ class HttpChatClient:
         return self._session
 
     def _response(self, answer: ParsedAnswer, latency_s: float) -> ChatResponse:
-        price, tokens = self._options.price, answer.tokens
         return ChatResponse(
             text=answer.text,
             logprobs=answer.logprobs,
-            usage=LMUsage(
-                input_tokens=tokens.prompt,
-                cached_input_tokens=tokens.cache_read,
-                output_tokens=tokens.generated,
-                calls=1,
-                cost_usd=None if price is None else price.cost_usd(tokens),
-                latency_s=latency_s,
-            ),
+            usage=self._usage(answer.tokens, latency_s),
             finish_reason=answer.finish_reason,
+        )
+
+    def _usage(self, tokens: TokenCounts, latency_s: float) -> LMUsage:
+        price = self._options.price
+        return LMUsage(
+            input_tokens=tokens.prompt,
+            cached_input_tokens=tokens.cache_read,
+            output_tokens=tokens.generated,
+            calls=1,
+            cost_usd=None if price is None else price.cost_usd(tokens),
+            latency_s=latency_s,
         )
 
 

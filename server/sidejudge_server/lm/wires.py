@@ -16,6 +16,7 @@ __all__ = [
     "ParsedAnswer",
     "TokenCounts",
     "initial_dialect",
+    "max_output_tokens",
     "parse_answer",
     "request_body",
 ]
@@ -135,7 +136,7 @@ def _openai_body(
     body: dict[str, Any] = {
         "model": endpoint.sent_model,
         "messages": [{"role": m.role, "content": m.content} for m in request.messages],
-        dialect.max_tokens_name: _max_tokens(endpoint, request),
+        dialect.max_tokens_name: max_output_tokens(endpoint, request),
     }
     if dialect.temperature:
         body["temperature"] = request.temperature
@@ -146,7 +147,8 @@ def _openai_body(
     return body
 
 
-def _max_tokens(endpoint: Endpoint, request: ChatRequest) -> int:
+def max_output_tokens(endpoint: Endpoint, request: ChatRequest) -> int:
+    """Return the most tokens that a call may generate, hidden thinking included."""
     return request.max_tokens + (_THINKING_TOKENS if endpoint.thinking else 0)
 
 
@@ -162,7 +164,7 @@ def _anthropic_body(
     body: dict[str, Any] = {
         "model": endpoint.sent_model,
         "messages": turns,
-        "max_tokens": _max_tokens(endpoint, request),
+        "max_tokens": max_output_tokens(endpoint, request),
     }
     # Instructions and worked examples are the same in every call of a judge version: cache
     # up to the last turn before the input.

@@ -20,9 +20,17 @@ from sidejudge_server.judges.codec import (
 )
 from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.judges.versions import Lineage
+from sidejudge_server.optimization.budget import OptimizationBudget
 from sidejudge_server.optimization.gate_uses import gate_use
+from sidejudge_server.optimization.outcome import (
+    cancelled,
+    decided,
+    failed,
+    out_of_budget,
+)
 from sidejudge_server.optimization.run_log import LiveRun
 from sidejudge_server.optimization.spec import EventKind
+from sidejudge_server.optimization.stops import StopReason
 from sidejudge_storage import OptimizationRecord, Storage
 
 __all__ = ["Finisher", "RunError", "server_restarted"]
@@ -64,6 +72,10 @@ def worker_crashed(run_id: str, exit_code: int | None) -> RunError:
     )
 
 
+def _budget(record: OptimizationRecord) -> OptimizationBudget:
+    return OptimizationBudget.from_json(json.loads(record.budget_json))
+
+
 class Finisher:
     """Ends runs: stores the candidate as a version, deploys it if asked to, writes the last event.
 
@@ -95,15 +107,7 @@ class Finisher:
             error = worker_crashed(run.run_id, last.get("exit_code"))
         elif kind is EventKind.FAILED:
             error = RunError(**last["error"])
-        await run.append(
-            EventKind.FINISHED,
-            {},
-            state="cancelled" if error is None else "failed",
-            phase="",
-            candidate_version=version,
-            error_json=canonical_json(asdict(error)) if error else None,
-            ended_at=datetime.now(UTC),
-        )
+        await self._stop(run, error, version=version)
 
     async def abandon(self, record: OptimizationRecord) -> None:
         """End a run that was going when the server died."""
@@ -119,19 +123,56 @@ class Finisher:
         run = LiveRun(record, self._storage, sequence=last_sequence)
         run.best = best
         version = await self._keep_best(run)
-        cancelled = record.state == "cancelling"
-        error = None if cancelled else asdict(server_restarted(run_id))
+        asked_to_stop = record.state == "cancelling"
+        error = None if asked_to_stop else server_restarted(run_id)
+        await self._stop(run, error, version=version)
+
+    async def _stop(
+        self, run: LiveRun, error: RunError | None, *, version: int | None
+    ) -> None:
+        """Write the last event of a run that somebody or an error has stopped."""
+        if error is None:
+            ending = cancelled(progress=run.progress, version=version)
+        else:
+            ending = failed(error.message, progress=run.progress, version=version)
         await run.append(
             EventKind.FINISHED,
             {},
-            state="cancelled" if cancelled else "failed",
+            state="cancelled" if error is None else "failed",
             phase="",
             candidate_version=version,
-            error_json=canonical_json(error) if error else None,
+            error_json=canonical_json(asdict(error)) if error else None,
             ended_at=datetime.now(UTC),
+            **ending.columns(),
+        )
+
+    async def _run_out(self, run: LiveRun, last: Mapping[str, Any]) -> None:
+        """Write the last event of a run whose budget ended before the gate could decide."""
+        if last.get("candidate") is not None:
+            score = run.progress.best_score or 0.0
+            run.best = {"program": last["candidate"], "score": score}
+        version = await self._keep_best(run)
+        ending = out_of_budget(
+            StopReason(last["stop_reason"]),
+            last["shortage"],
+            progress=run.progress,
+            budget=_budget(run.record),
+            version=version,
+        )
+        await run.append(
+            EventKind.FINISHED,
+            {},
+            state="succeeded",
+            phase="",
+            candidate_version=version,
+            ended_at=datetime.now(UTC),
+            **ending.columns(),
         )
 
     async def _succeed(self, run: LiveRun, last: Mapping[str, Any]) -> None:
+        if last["decision"] is None:
+            await self._run_out(run, last)
+            return
         record = run.record
         decision = dict(last["decision"])
         version = await self._store(
@@ -146,6 +187,13 @@ class Finisher:
         now = datetime.now(UTC)
         looked = last.get("candidate") is not None
         uses = [gate_use(record, decision, held_out=run.held_out, now=now)]
+        ending = decided(
+            decision,
+            StopReason(last.get("stop_reason", StopReason.COMPLETED)),
+            progress=run.progress,
+            budget=_budget(run.record),
+            version=version,
+        )
         await run.append(
             EventKind.FINISHED,
             {},
@@ -155,6 +203,7 @@ class Finisher:
             candidate_version=version,
             decision_json=canonical_json(decision),
             ended_at=now,
+            **ending.columns(),
         )
 
     async def _deploy(self, run: LiveRun, version: int, summary: str) -> bool:

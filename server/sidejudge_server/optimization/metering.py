@@ -7,13 +7,15 @@ and optuna at once.
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from dataclasses import dataclass
+from typing import Any
 
 from sidejudge_server.errors import JudgeOutputError, LMError, LMRequestError
-from sidejudge_server.lm.types import ChatClient, ChatRequest, ChatResponse, LMUsage
+from sidejudge_server.lm.types import ChatClient, ChatRequest, ChatResponse
+from sidejudge_server.optimization.spending import PURPOSE, Purpose, SpendMeter
 
-__all__ = ["AnswerTally", "MeteredClient", "RunAborted", "Spend", "SpendMeter"]
+__all__ = ["AnswerTally", "MeteredClient", "RunAborted"]
 
 MAX_UNUSABLE_SHARE = 0.2
 MIN_ANSWERS = 20
@@ -26,45 +28,6 @@ class RunAborted(BaseException):
     def __init__(self, cause: LMError) -> None:
         super().__init__(cause.reason)
         self.cause = cause
-
-
-@dataclass(frozen=True, slots=True)
-class Spend:
-    """What a run has spent. Answers from its own cache cost nothing."""
-
-    lm_calls: int
-    cached_calls: int
-    input_tokens: int
-    output_tokens: int
-    cost_usd: float | None
-
-
-class SpendMeter:
-    """Adds up what all models of a run cost; thread-safe."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._usage = LMUsage()
-        self._cached = 0
-
-    def add(self, usage: LMUsage) -> None:
-        """Add an answer; one without calls came from the cache."""
-        with self._lock:
-            self._usage += usage
-            self._cached += usage.calls == 0
-
-    @property
-    def spend(self) -> Spend:
-        """The sums so far."""
-        with self._lock:
-            usage, cached = self._usage, self._cached
-        return Spend(
-            usage.calls,
-            cached,
-            usage.input_tokens,
-            usage.output_tokens,
-            usage.cost_usd,
-        )
 
 
 class AnswerTally:
@@ -111,21 +74,32 @@ class AnswerTally:
 
 
 class MeteredClient:
-    """A `ChatClient` for one run: adds up calls and turns LM errors into what DSPy cannot swallow."""
+    """A `ChatClient` for one run: says what calls are for, and turns errors into what DSPy cannot swallow.
+
+    The requests themselves are counted where they are made, below the run's cache: the client must
+    have been made with the same meter.
+    """
 
     def __init__(
-        self, client: ChatClient, *, meter: SpendMeter, tolerant: bool = False
+        self,
+        client: ChatClient,
+        *,
+        meter: SpendMeter,
+        purpose: Purpose = Purpose.SEARCH,
+        tolerant: bool = False,
     ) -> None:
         """Wrap a client.
 
         Args:
             client: The model, behind the run's cache.
             meter: Where calls are added up.
+            purpose: What calls through this one are for.
             tolerant: True to raise a refused request (such as a prompt over the context) as the
                 ordinary error it is: a proposer can go on without that proposal, a judge cannot.
         """
         self._client = client
         self._meter = meter
+        self._purpose = purpose
         self._tolerant = tolerant
 
     @property
@@ -144,16 +118,38 @@ class MeteredClient:
         """Answer one request.
 
         Raises:
+            BudgetExhausted: The budget does not allow it, or the time was up before there was an answer.
             RunAborted: The model did not deliver.
             LMRequestError: The request was refused and the client is tolerant.
         """
+        with self._meter.call():
+            return await self._complete(request, timeout_s)
+
+    async def _complete(
+        self, request: ChatRequest, timeout_s: float | None
+    ) -> ChatResponse:
+        purpose = PURPOSE.set(self._purpose)
+        # Tasks take a copy of the context with them.
+        call = asyncio.ensure_future(
+            self._client.complete(request, timeout_s=timeout_s)
+        )
+        PURPOSE.reset(purpose)
+        time_is_up = self._meter.stop_signal(self._purpose)
         try:
-            response = await self._client.complete(request, timeout_s=timeout_s)
+            first = asyncio.FIRST_COMPLETED
+            both: set[asyncio.Future[Any]] = {call, time_is_up}
+            await asyncio.wait(both, return_when=first)
+            if not call.done():
+                raise time_is_up.result()
+            response = call.result()
         except LMError as error:
             if self._tolerant and isinstance(error, LMRequestError):
                 raise
             raise RunAborted(error) from error
-        self._meter.add(response.usage)
+        finally:
+            call.cancel()
+            time_is_up.cancel()
+        self._meter.answered(self._purpose, cached=response.usage.calls == 0)
         return response
 
     async def close(self) -> None:

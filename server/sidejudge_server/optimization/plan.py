@@ -17,7 +17,7 @@ see `DEFAULT_TRIALS`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -32,6 +32,7 @@ __all__ = [
     "lm_calls_per_trial",
     "make_plan",
     "total_trials",
+    "within_trials",
 ]
 
 FULL_EVALUATION_LIMIT = 60
@@ -56,6 +57,8 @@ _TRAIN_EXAMPLES_PER_CANDIDATE = 3
 _SMALLEST_CANDIDATES = 4
 _SMALLEST_TRIALS = 5
 _REMOTE_THREADS = 8
+_SMALLEST_WITH_MINIBATCHES = 2
+"""One trial on a minibatch and its full evaluation."""
 
 
 class AlgorithmName(StrEnum):
@@ -335,6 +338,22 @@ def total_trials(plan: SearchPlan) -> int:
     # The default program is trial 0 of the original and every sixth place is a full evaluation.
     last = 1 if plan.num_trials % MINIBATCH_FULL_STEPS else 0
     return plan.num_trials + plan.num_trials // MINIBATCH_FULL_STEPS + last
+
+
+def within_trials(plan: SearchPlan, most: int | None) -> SearchPlan:
+    """Return the longest plan of at most so many reported trials; the plan itself for None.
+
+    A plan with minibatches keeps room for the full evaluations, without which nothing is found; if
+    there is none, its few trials look at all examples instead.
+    """
+    if most is None or total_trials(plan) <= most:
+        return plan
+    if most < _SMALLEST_WITH_MINIBATCHES:
+        return replace(plan, num_trials=min(plan.num_trials, most), minibatch_size=None)
+    trials = min(plan.num_trials, most)
+    while total_trials(replace(plan, num_trials=trials)) > most:
+        trials -= 1
+    return replace(plan, num_trials=trials)
 
 
 def _or(value: int | None, default: int) -> int:

@@ -20,7 +20,11 @@ from sidejudge_server.judges.codec import canonical_json
 from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.judges.requests import Claim, RequestLog
 from sidejudge_server.judges.versions import Judge, JudgeVersion
-from sidejudge_server.optimization.estimate import NO_BOUNDS, RunEstimate
+from sidejudge_server.optimization.budget import (
+    OptimizationBudget,
+    unpriced_models,
+)
+from sidejudge_server.optimization.estimate import RunEstimate
 from sidejudge_server.optimization.estimator import Estimator, Preview
 from sidejudge_server.optimization.executor import Executor
 from sidejudge_server.optimization.finish import Finisher
@@ -29,6 +33,7 @@ from sidejudge_server.optimization.plan import (
     OptimizationConfig,
     SearchPlan,
     total_trials,
+    within_trials,
 )
 from sidejudge_server.optimization.planning import completed_config, plan_for
 from sidejudge_server.optimization.run_log import (
@@ -67,6 +72,7 @@ class CreateOptimization:
     config: OptimizationConfig = field(default_factory=OptimizationConfig)
     deploy_if_better: bool = False
     request_id: str = ""
+    budget: OptimizationBudget = field(default_factory=OptimizationBudget)
 
 
 async def _uninterrupted(work: Coroutine[Any, Any, T]) -> T:
@@ -140,11 +146,14 @@ class OptimizationService:
 
         Raises:
             NotFoundError: There is no such judge.
-            InvalidRequestError: The configuration is out of range, or the request_id was used.
+            InvalidRequestError: Configuration or budget are out of range, or the request_id was used.
             FailedPreconditionError: TRAINING_SET_TOO_SMALL or TRAINING_SET_NOT_READY.
             ConflictError: The judge is being optimized already (OPTIMIZATION_IN_PROGRESS).
         """
-        violations = command.config.violations()
+        violations = [
+            *command.config.violations(),
+            *command.budget.violations(unpriced=self.unpriced(command.config)),
+        ]
         if violations:
             raise InvalidRequestError(violations)
 
@@ -160,12 +169,17 @@ class OptimizationService:
                     command.judge_id,
                     command.config.to_json(),
                     command.deploy_if_better,
+                    command.budget.to_json(),
                 ]
             ),
             perform=perform,
             recall=self.get,
         )
         return await _uninterrupted(once)
+
+    def unpriced(self, config: OptimizationConfig) -> list[str]:
+        """Return the models that a run may ask and whose price is not known."""
+        return unpriced_models(self._settings, source=config.instruction_source)
 
     async def estimate(self, command: CreateOptimization) -> Preview:
         """Say what a run would take; starts nothing, and answers also if the data are not ready.
@@ -175,7 +189,9 @@ class OptimizationService:
             InvalidRequestError: The configuration is out of range.
             StorageUnavailableError: Examples could not be derived from feedback.
         """
-        found = await self._estimator.preview(command.judge_id, command.config)
+        found = await self._estimator.preview(
+            command.judge_id, command.config, command.budget
+        )
         return replace(found, warnings=(*self._busy(command.judge_id), *found.warnings))
 
     async def get(self, optimization_id: str) -> OptimizationRecord:
@@ -284,13 +300,14 @@ class OptimizationService:
         version = self._registry.get_version(command.judge_id)
         plan = plan_for(self._settings, command.config, version, training_set)
         estimate, _ = await self._estimator.estimate(
-            version, plan, data=data, bounds=NO_BOUNDS
+            version, plan, data=data, bounds=command.budget
         )
         record = self._record(
             command, version, training_set, plan=plan, estimate=estimate
         )
         run = LiveRun(record, self._storage)
-        run.progress = Progress(trials_total=total_trials(plan))
+        trials = total_trials(within_trials(plan, command.budget.max_trials))
+        run.progress = Progress(trials_total=trials)
         if self._runner.is_full:
             workers = self._settings.optimization.max_workers
             await run.create(
@@ -351,6 +368,7 @@ class OptimizationService:
             started_at=None if waiting else now,
             ended_at=None,
             estimate_json=canonical_json(estimate.to_json()),
+            budget_json=canonical_json(command.budget.to_json()),
         )
 
     def _busy(self, judge_id: str) -> tuple[str, ...]:

@@ -21,9 +21,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from sidejudge_server.optimization.metering import SpendMeter
 from sidejudge_server.optimization.proposals import Proposal
 from sidejudge_server.optimization.spec import EventKind, Phase, Progress
+from sidejudge_server.optimization.spending import SpendMeter
 from sidejudge_server.optimization.trial import Trial
 
 __all__ = ["EventSink", "Reporter", "remaining_s"]
@@ -50,11 +50,11 @@ class Reporter:
         trials_total: int,
         gate_calls: int,
     ) -> None:
-        """Begin to count the time.
+        """Create it.
 
         Args:
             sink: Takes the events.
-            meter: Knows what was spent.
+            meter: Knows what was spent and how long it took.
             trials_total: Planned trials.
             gate_calls: LM calls that the gate will make.
         """
@@ -63,7 +63,6 @@ class Reporter:
         self._calls_before_gate: int | None = None
         self._sink = sink
         self._meter = meter
-        self._started = time.monotonic()
         self._search_started: float | None = None
         self._trials = 0
         self._total = trials_total
@@ -72,7 +71,10 @@ class Reporter:
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Send progress every second from a thread, so that long phases are seen to live."""
+        """Send progress every second from a thread, so that long phases are seen to live.
+
+        The same thread ends what has no time left.
+        """
         threading.Thread(target=self._tick, name="progress", daemon=True).start()
 
     def stop(self) -> None:
@@ -88,7 +90,7 @@ class Reporter:
             trials_total=max(self._total, self._trials),
             baseline_score=self._baseline,
             best_score=self._best,
-            elapsed_s=round(now - self._started, 3),
+            elapsed_s=round(self._meter.elapsed_s, 3),
             eta_s=self._eta_s(now),
             **asdict(self._meter.spend),
         )
@@ -181,6 +183,7 @@ class Reporter:
 
     def _tick(self) -> None:
         while not self._stopped.wait(_PROGRESS_EVERY_S):
+            self._meter.watch_time()
             self._send(EventKind.PROGRESS, progress=self.progress.to_json())
 
 

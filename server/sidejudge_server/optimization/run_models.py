@@ -6,16 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sidejudge_server.config import LMSettings
-from sidejudge_server.judges.blocking import BlockingClient
+from sidejudge_server.judges.blocking import BlockingClient, LoopThread
 from sidejudge_server.lm.call_cache import CachingClient, CallCache
 from sidejudge_server.lm.client import create_client
-from sidejudge_server.optimization.metering import (
-    AnswerTally,
-    MeteredClient,
-    SpendMeter,
-)
+from sidejudge_server.optimization.metering import AnswerTally, MeteredClient
 from sidejudge_server.optimization.scoring import Scorer
 from sidejudge_server.optimization.spec import RunSpec
+from sidejudge_server.optimization.spending import Purpose, SpendMeter
 
 __all__ = ["RunModels"]
 
@@ -28,6 +25,9 @@ class RunModels:
         prompt: Writes instructions; the same as ``task`` if the run has no use for another.
         tally: Counts unusable answers of the judge.
         scorer: Asks the judge about many items at once.
+        closing_task: Judges, paid from what is kept back for the decision.
+        closing_scorer: Asks about many items, paid from there too.
+        meter: Where all calls are added up.
     """
 
     def __init__(
@@ -45,28 +45,40 @@ class RunModels:
             on_cancel: Takes what to call when the run should stop.
         """
         work_dir = Path(spec.work_dir)
-        task = MeteredClient(
-            _cached(spec.task_lm, spec, work_dir / "task.jsonl"), meter=meter
+        cached = _cached(spec.task_lm, spec, work_dir / "task.jsonl", meter=meter)
+        self.meter = meter
+        self._thread = LoopThread()
+        self.tally = AnswerTally(spec.task_lm.model)
+        self.task, self.scorer = self._judge(cached, spec, purpose=Purpose.SEARCH)
+        self.closing_task, self.closing_scorer = self._judge(
+            cached, spec, purpose=Purpose.CLOSING
         )
-        self.task = BlockingClient(task)
         on_cancel(self.task.cancel)
+        on_cancel(self.closing_task.cancel)
         self.prompt = self.task
         if spec.prompt_lm is not None or spec.plan.instruction_source == "proposer":
             settings = spec.prompt_lm or spec.task_lm
             self.prompt = BlockingClient(
                 MeteredClient(
-                    _cached(settings, spec, work_dir / "prompt.jsonl"),
+                    _cached(settings, spec, work_dir / "prompt.jsonl", meter=meter),
                     meter=meter,
                     tolerant=True,
                 )
             )
             on_cancel(self.prompt.cancel)
-        self.tally = AnswerTally(spec.task_lm.model)
-        self.scorer = Scorer(
-            task, self.task, tally=self.tally, concurrency=spec.plan.num_threads
+
+    def _judge(
+        self, cached: CachingClient, spec: RunSpec, *, purpose: Purpose
+    ) -> tuple[BlockingClient, Scorer]:
+        metered = MeteredClient(cached, meter=self.meter, purpose=purpose)
+        blocking = BlockingClient(metered, runs_in=self._thread)
+        return blocking, Scorer(
+            metered, blocking, tally=self.tally, concurrency=spec.plan.num_threads
         )
 
 
-def _cached(settings: LMSettings, spec: RunSpec, path: Path) -> CachingClient:
-    client = create_client(settings, model_dir=Path(spec.model_dir))
+def _cached(
+    settings: LMSettings, spec: RunSpec, path: Path, *, meter: SpendMeter
+) -> CachingClient:
+    client = create_client(settings, model_dir=Path(spec.model_dir), meter=meter)
     return CachingClient(client, CallCache(path))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import shutil
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict
@@ -16,6 +17,7 @@ from sidejudge_server.errors import StorageUnavailableError
 from sidejudge_server.judges.codec import program_to_json
 from sidejudge_server.judges.kinds import curated_instructions
 from sidejudge_server.judges.versions import JudgeVersion
+from sidejudge_server.optimization.budget import OptimizationBudget
 from sidejudge_server.optimization.executor import Executor
 from sidejudge_server.optimization.finish import Finisher, server_restarted
 from sidejudge_server.optimization.gate_uses import earlier_uses, held_out_of
@@ -27,6 +29,7 @@ from sidejudge_server.optimization.spec import (
     Progress,
     RunExample,
     RunSpec,
+    spent_before,
 )
 from sidejudge_server.training.service import TrainingData
 from sidejudge_storage import ExampleRecord, Storage
@@ -233,6 +236,9 @@ class Runner:
             model_dir=str(self._settings.model_dir),
             work_dir=str(self._work_dir(run.run_id).absolute()),
             shared_with_earlier=earlier.shared,
+            budget=OptimizationBudget.from_json(json.loads(run.record.budget_json)),
+            spent=spent_before(run.progress),
+            elapsed_s=run.progress.elapsed_s,
         )
 
     def _work_dir(self, run_id: str) -> Path:

@@ -11,9 +11,11 @@ from enum import StrEnum
 from typing import Any
 
 from sidejudge_server.config import LMSettings
+from sidejudge_server.optimization.budget import OptimizationBudget
 from sidejudge_server.optimization.plan import SearchPlan
+from sidejudge_server.optimization.spending import Spend
 
-__all__ = ["EventKind", "Phase", "Progress", "RunExample", "RunSpec"]
+__all__ = ["EventKind", "Phase", "Progress", "RunExample", "RunSpec", "spent_before"]
 
 
 class Phase(StrEnum):
@@ -114,6 +116,9 @@ class RunSpec:
         work_dir: Private directory of the run: call cache and log.
         shared_with_earlier: For each earlier use of held-out examples, how many of ``test`` it
             looked at; decides how much of the error rate the gate may spend.
+        budget: What the run may spend, all of its lives together.
+        spent: What earlier lives have spent.
+        elapsed_s: How long earlier lives were at work.
     """
 
     optimization_id: str
@@ -128,6 +133,9 @@ class RunSpec:
     model_dir: str
     work_dir: str
     shared_with_earlier: tuple[int, ...] = ()
+    budget: OptimizationBudget = field(default_factory=OptimizationBudget)
+    spent: Spend = field(default_factory=Spend)
+    elapsed_s: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return the spec as a JSON object, keys included: for the pipe only."""
@@ -154,7 +162,16 @@ class RunSpec:
             model_dir=document["model_dir"],
             work_dir=document["work_dir"],
             shared_with_earlier=tuple(document["shared_with_earlier"]),
+            budget=OptimizationBudget.from_json(document["budget"]),
+            spent=Spend(**document["spent"]),
+            elapsed_s=document["elapsed_s"],
         )
+
+
+def spent_before(progress: Progress) -> Spend:
+    """Return what a run had spent when it made this progress."""
+    fields = Spend.__dataclass_fields__
+    return Spend(**{name: getattr(progress, name) for name in fields})
 
 
 def _examples(documents: list[dict[str, Any]]) -> tuple[RunExample, ...]:

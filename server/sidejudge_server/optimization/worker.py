@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 import dspy
@@ -27,8 +28,8 @@ from sidejudge_server.optimization.algorithms import (
     algorithm_for,
 )
 from sidejudge_server.optimization.gate import decide
-from sidejudge_server.optimization.metering import RunAborted, SpendMeter
-from sidejudge_server.optimization.plan import total_trials
+from sidejudge_server.optimization.metering import RunAborted
+from sidejudge_server.optimization.plan import total_trials, within_trials
 from sidejudge_server.optimization.reporter import EventSink, Reporter
 from sidejudge_server.optimization.run_models import RunModels
 from sidejudge_server.optimization.scoring import (
@@ -38,6 +39,8 @@ from sidejudge_server.optimization.scoring import (
     quality,
 )
 from sidejudge_server.optimization.spec import EventKind, Phase, RunSpec
+from sidejudge_server.optimization.spending import BudgetExhausted, SpendMeter
+from sidejudge_server.optimization.stops import StopReason
 from sidejudge_server.optimization.trial import Trial, TrialLog
 
 __all__ = ["WorkerChannel", "run_spec"]
@@ -59,12 +62,13 @@ def run_spec(document: dict[str, Any], channel: WorkerChannel) -> None:
         channel: Where events go.
     """
     spec = RunSpec.from_json(document)
-    meter = SpendMeter()
+    spec = replace(spec, plan=within_trials(spec.plan, spec.budget.max_trials))
+    meter = SpendMeter(spec.budget, spent=spec.spent, elapsed_s=spec.elapsed_s)
     reporter = Reporter(
         channel,
         meter,
         trials_total=total_trials(spec.plan),
-        gate_calls=2 * len(spec.test) + len(spec.train),
+        gate_calls=_gate_calls(spec),
     )
     reporter.start()
     # Answers are cached by the run alone, in plain JSON.
@@ -105,6 +109,10 @@ class _Run:
         self._shared = spec.shared_with_earlier
         self._warned_unusable = False
         self._algorithm = algorithm_for(spec.plan)
+        self._meter = models.meter
+        self._gate_calls = _gate_calls(spec)
+        self._concurrency = spec.plan.num_threads
+        self._best: Fitted | None = None
         self._context = SearchContext(
             self._program,
             train=[labelled(e) for e in spec.train],
@@ -115,18 +123,24 @@ class _Run:
             reporter=reporter,
             trials=TrialLog(self),
             algorithm=spec.plan.algorithm,
+            max_trials=spec.budget.max_trials,
         )
 
     def execute(self) -> None:
-        """Run all phases and send the result."""
-        self._reporter.phase(Phase.BASELINE)
-        self._baseline()
-        self._algorithm.search(self._context)
-        self._reporter.search_ended()
-        self._reporter.phase(Phase.REFITTING)
-        best = self._choose()
-        self._reporter.phase(Phase.GATING)
-        self._gate(best)
+        """Run all phases and send the result, which lacks a decision if the budget ends before it."""
+        try:
+            self._reporter.phase(Phase.BASELINE)
+            self._baseline()
+            stop_reason = self._search()
+            self._reporter.search_ended()
+            self._reporter.phase(Phase.REFITTING)
+            self._best = self._choose()
+            self._reporter.phase(Phase.GATING)
+            self._gate(self._best, stop_reason)
+        except BudgetExhausted as exhausted:
+            self._meter.wait_until_idle()
+            self._reporter.search_ended()
+            self._end_undecided(exhausted)
 
     def trial(self, trial: Trial) -> None:
         """Report a trial; warn once of answers that cannot be used."""
@@ -143,20 +157,34 @@ class _Run:
         context = self._context
         context.trials.add(
             self._program,
-            score=context.score(self._program),
+            score=context.score(self._program, closing=True),
             example_count=len(context.validation),
         )
 
+    def _search(self) -> StopReason:
+        """Search until the end or until only what the decision takes is left; say which."""
+        if not self._meter.keep_back(self._gate_calls, concurrency=self._concurrency):
+            self._reporter.warning(
+                f"the budget does not reach the gate, which takes about {self._gate_calls} calls: "
+                "the best version will be kept, but not decided about"
+            )
+        try:
+            self._algorithm.search(self._context)
+        except BudgetExhausted as exhausted:
+            self._meter.wait_until_idle()
+            return exhausted.reason
+        return StopReason.COMPLETED
+
     def _choose(self) -> Fitted:
         """Return the refitted candidate that is best out of fold; the starting version is one."""
-        best = self._context.refit(self._program)
+        best = self._context.refit(self._program, closing=True)
         for program in self._context.candidates.values():
-            fitted = self._context.refit(program)
+            fitted = self._context.refit(program, closing=True)
             if fitted.quality > best.quality:
                 best = fitted
         return best
 
-    def _gate(self, best: Fitted) -> None:
+    def _gate(self, best: Fitted, stop_reason: StopReason) -> None:
         """Compare the chosen candidate with the version that serves, on held-out examples."""
         differs = best.program != self._program
         old = self._quality(self._program, self._test)
@@ -182,6 +210,7 @@ class _Run:
             EventKind.RESULT,
             candidate=program_to_json(best.program) if differs else None,
             decision=decision.to_json(),
+            stop_reason=stop_reason.value,
             metrics={
                 **best.metrics,
                 f"test.{decision.metric}": decision.candidate.value,
@@ -189,10 +218,29 @@ class _Run:
             },
         )
 
+    def _end_undecided(self, exhausted: BudgetExhausted) -> None:
+        """Hand over the best so far with what is missing for a decision about it."""
+        best = self._best
+        differs = best is not None and best.program != self._program
+        self._reporter.final(
+            EventKind.RESULT,
+            candidate=program_to_json(best.program) if best and differs else None,
+            decision=None,
+            stop_reason=exhausted.reason.value,
+            shortage=asdict(self._meter.shortage),
+            metrics=dict(best.metrics) if best else {},
+        )
+
     def _quality(
         self, program: JudgeProgram, items: Sequence[LabelledItem]
     ) -> list[float]:
-        return quality(program, items, self._models.scorer.answers(program, items))
+        answers = self._models.closing_scorer.answers(program, items)
+        return quality(program, items, answers)
+
+
+def _gate_calls(spec: RunSpec) -> int:
+    """Return about how many answers a decision takes."""
+    return 2 * len(spec.test) + len(spec.train)
 
 
 def _error(error: SidejudgeError) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from sidejudge_server.optimization.scoring import (
     refit,
     soft_values,
 )
+from sidejudge_server.optimization.spending import BudgetExhausted
+from sidejudge_server.optimization.stops import StopReason
 from sidejudge_server.optimization.trial import Trial, TrialLog
 from sidejudge_server.training.metrics import soft_judge_metric, soft_rubric_metric
 
@@ -37,6 +39,7 @@ class SearchContext:
         reporter: Takes phases, proposals and warnings.
         trials: Numbers and reports the trials of the whole run.
         algorithm: What searches; its name is on the trials.
+        max_trials: The search is ended when so many trials have been made; None for no bound.
         candidates: Fully scored programs in the order of their first appearance, by program JSON.
             What is here when the search ends, or is ended, is what the run chooses from.
     """
@@ -53,6 +56,7 @@ class SearchContext:
         reporter: Reporter,
         trials: TrialLog,
         algorithm: AlgorithmName,
+        max_trials: int | None = None,
     ) -> None:
         self.program = program
         self.train = tuple(train)
@@ -63,6 +67,7 @@ class SearchContext:
         self.reporter = reporter
         self.trials = trials
         self.algorithm = algorithm
+        self.max_trials = max_trials
         self.candidates: dict[str, JudgeProgram] = {}
 
     @property
@@ -74,35 +79,59 @@ class SearchContext:
         """Return a program as a DSPy module."""
         return TalliedJudge(program, tally=self.models.tally)
 
-    def score(self, program: JudgeProgram) -> float:
+    def score(self, program: JudgeProgram, *, closing: bool = False) -> float:
         """Return the mean soft metric of a program on all validation examples, 0..1.
 
+        Args:
+            program: What to score.
+            closing: True to pay from what is kept back from the search.
+
         Raises:
+            BudgetExhausted: The budget does not allow it.
             RunAborted: The model did not deliver, or too many answers are unusable.
             RunCancelled: The run was cancelled.
         """
-        values = self.soft_values(program, self.validation)
+        values = self.soft_values(program, self.validation, closing=closing)
         return sum(values) / len(values)
 
     def soft_values(
-        self, program: JudgeProgram, items: Sequence[LabelledItem]
+        self,
+        program: JudgeProgram,
+        items: Sequence[LabelledItem],
+        *,
+        closing: bool = False,
     ) -> list[float]:
         """Return the soft metric of a program on each item, 0..1.
 
+        Args:
+            program: What to score.
+            items: On what.
+            closing: True to pay from what is kept back from the search.
+
         Raises:
+            BudgetExhausted: The budget does not allow it.
             RunAborted: The model did not deliver, or too many answers are unusable.
             RunCancelled: The run was cancelled.
         """
-        return soft_values(program, items, self.models.scorer.answers(program, items))
+        models = self.models
+        scorer = models.closing_scorer if closing else models.scorer
+        return soft_values(program, items, scorer.answers(program, items))
 
-    def refit(self, program: JudgeProgram) -> Fitted:
+    def refit(self, program: JudgeProgram, *, closing: bool = False) -> Fitted:
         """Fit the decision rule or score map on validation answers; asks only what was not asked.
 
+        Args:
+            program: What to fit.
+            closing: True to pay from what is kept back from the search.
+
         Raises:
+            BudgetExhausted: The budget does not allow it.
             RunAborted: The model did not deliver, or too many answers are unusable.
             RunCancelled: The run was cancelled.
         """
-        answers = self.models.scorer.answers(program, self.validation)
+        models = self.models
+        scorer = models.closing_scorer if closing else models.scorer
+        answers = scorer.answers(program, self.validation)
         return refit(program, self.validation, answers)
 
     def candidate(
@@ -129,6 +158,9 @@ class SearchContext:
             instruction_index: Into the instructions that compete; 0 is the current one.
             demo_set_index: Into the demonstration sets; 0 is none.
             stopped_early: True if it was dropped before all its examples were looked at.
+
+        Raises:
+            BudgetExhausted: It was the last trial that the budget allows.
         """
         trial = self.trials.add(
             program,
@@ -149,6 +181,10 @@ class SearchContext:
                 trial.number,
                 score=trial.score,
                 program_json=program_to_json(self.refit(program).program),
+            )
+        if self.max_trials is not None and trial.number >= self.max_trials:
+            raise BudgetExhausted(
+                StopReason.MAX_TRIALS, f"{trial.number} trials were made"
             )
         return trial
 
