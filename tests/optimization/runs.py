@@ -76,6 +76,19 @@ def taught_examples(prefix: str, count: int, *, shown: int) -> tuple[RunExample,
     )
 
 
+def stepwise_examples(prefix: str, count: int) -> tuple[RunExample, ...]:
+    """As `verdict_examples`; half of what is wrong takes two demonstrations, half to be CAREFUL."""
+    examples = zip(
+        verdict_examples(prefix, count),
+        taught_examples(prefix, count, shown=2),
+        strict=True,
+    )
+    return tuple(
+        taught if index % 6 == 0 else told
+        for index, (told, taught) in enumerate(examples)
+    )
+
+
 def score_examples(prefix: str, count: int) -> tuple[RunExample, ...]:
     """The grader is one grade too harsh, and right when told to read CAREFULLY."""
     examples = []

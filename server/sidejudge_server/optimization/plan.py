@@ -94,7 +94,7 @@ GEPA_MINIBATCH = 3
 GEPA_PROPOSALS_PER_TRIAL = 4
 """Proposals that GEPA may try for each one that is good enough to be scored on everything."""
 
-UNAVAILABLE = frozenset({AlgorithmName.MEMORY, AlgorithmName.AUTO})
+UNAVAILABLE = frozenset({AlgorithmName.MEMORY})
 """Known to the contract, not to this server."""
 
 DEFAULT_TRIALS: Mapping[AlgorithmName, Mapping[Auto | None, int]] = {
@@ -312,10 +312,7 @@ def make_plan(
         )
     if algorithm is not AlgorithmName.CALIBRATION:
         trials = config.num_trials or max(1, trials)
-    full = (
-        algorithm is not AlgorithmName.MIPROV2
-        or validation_count <= FULL_EVALUATION_LIMIT
-    )
+    full = algorithm in DEFAULT_TRIALS or validation_count <= FULL_EVALUATION_LIMIT
     return SearchPlan(
         num_trials=trials,
         num_candidates=candidates,

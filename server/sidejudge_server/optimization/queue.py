@@ -28,11 +28,11 @@ from sidejudge_server.optimization.estimate import RunEstimate
 from sidejudge_server.optimization.estimator import Estimator, Preview
 from sidejudge_server.optimization.executor import Executor
 from sidejudge_server.optimization.finish import Finisher
+from sidejudge_server.optimization.ladder import planned_trials
 from sidejudge_server.optimization.plan import (
     InstructionSource,
     OptimizationConfig,
     SearchPlan,
-    total_trials,
     within_trials,
 )
 from sidejudge_server.optimization.planning import completed_config, plan_for
@@ -306,7 +306,8 @@ class OptimizationService:
             command, version, training_set, plan=plan, estimate=estimate
         )
         run = LiveRun(record, self._storage)
-        trials = total_trials(within_trials(plan, command.budget.max_trials))
+        most = command.budget.max_trials
+        trials = planned_trials(within_trials(plan, most), most)
         run.progress = Progress(trials_total=trials)
         if self._runner.is_full:
             workers = self._settings.optimization.max_workers

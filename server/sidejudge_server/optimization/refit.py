@@ -59,6 +59,7 @@ class OffsetFit:
         soft: Mean out-of-fold P(right label), unusable answers as 0.
         log_loss: Mean out-of-fold log-loss in nats over usable answers; inf without any.
         kept: True if the old rule stays.
+        worths: Of each usable example, out of fold: the mean of right or wrong and P(right label).
     """
 
     offsets: LabelOffsets
@@ -66,6 +67,7 @@ class OffsetFit:
     soft: float
     log_loss: float
     kept: bool
+    worths: tuple[float, ...] = ()
 
     @property
     def quality(self) -> float:
@@ -75,11 +77,15 @@ class OffsetFit:
 
 @dataclass(frozen=True, slots=True)
 class ScoreFit:
-    """A score map and its out-of-fold mean of 1 - |error|, unusable answers as 0."""
+    """A score map and its out-of-fold mean of 1 - |error|, unusable answers as 0.
+
+    ``worths`` are the single values of usable examples.
+    """
 
     score_map: ScoreMap
     quality: float
     kept: bool
+    worths: tuple[float, ...] = ()
 
 
 def fit_offsets(
@@ -129,7 +135,14 @@ def fit_offsets(
     if best != "old":
         choose = _by_accuracy if best == "accuracy" else _by_loss
         offsets = _refine(choose, tables[best], logits, truth, binary=binary)
-    return OffsetFit(offsets, accuracy * share, soft * share, loss, kept=offsets == old)
+    return OffsetFit(
+        offsets,
+        accuracy * share,
+        soft * share,
+        loss,
+        kept=offsets == old,
+        worths=tables[best].worths(rows[best]),
+    )
 
 
 def fit_score_map(
@@ -156,7 +169,8 @@ def fit_score_map(
     fits: dict[str, Callable[[_Floats, _Floats], ScoreMap]] = {"old": lambda _, __: old}
     if len(truth) >= MIN_EXAMPLES:
         fits |= {"shift": _shift, "line": _line}
-    quality = {}
+    quality: dict[str, float] = {}
+    worths: dict[str, tuple[float, ...]] = {}
     for name, fit in fits.items():
         errors = np.empty(len(truth))
         for fold in folds:
@@ -166,10 +180,16 @@ def fit_score_map(
             score_map = fit(raw[rest], truth[rest])
             errors[fold] = np.abs(_mapped(score_map, raw[fold]) - truth[fold])
         quality[name] = float(1 - errors.mean())
+        worths[name] = tuple((1 - errors).tolist())
     best = max(quality, key=lambda n: quality[n])
     if quality[best] <= quality["old"]:
         best = "old"
-    return ScoreFit(fits[best](raw, truth), quality[best] * share, kept=best == "old")
+    return ScoreFit(
+        fits[best](raw, truth),
+        quality[best] * share,
+        kept=best == "old",
+        worths=worths[best],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +228,12 @@ class _Table:
             float(self.soft[rows, columns].mean()),
             float(self.loss[rows, columns].mean()),
         )
+
+    def worths(self, rows: _Ints) -> tuple[float, ...]:
+        """Return the mean of accuracy and soft score of each example."""
+        columns = np.arange(len(rows))
+        both = (self.right[rows, columns] + self.soft[rows, columns]) / 2
+        return tuple(float(value) for value in both)
 
 
 _Choose = Callable[[_Table, _Ints], int]

@@ -98,7 +98,7 @@ class Reporter:
     def phase(self, phase: Phase) -> None:
         """Say that a phase begins."""
         calls = self._meter.spend.lm_calls
-        if phase is Phase.SEARCHING:
+        if phase is Phase.SEARCHING and self._search_started is None:
             self._search_started = time.monotonic()
             self._calls_before_search = calls
         elif phase is Phase.GATING:

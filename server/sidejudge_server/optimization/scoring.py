@@ -183,11 +183,20 @@ def soft_values(
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A program with its refitted rule or map, and its out-of-fold worth on validation items."""
+    """A program with its refitted rule or map, and its out-of-fold worth on validation items.
+
+    Attributes:
+        program: With what was fitted.
+        quality: Mean of ``worths``, 0..1: what candidates are ranked by.
+        metrics: For people, by name.
+        worths: Of each validation item, out of fold, unusable answers as 0: the mean of right or
+            wrong and P(right label), or 1 - |error|.
+    """
 
     program: JudgeProgram
     quality: float
     metrics: Mapping[str, float]
+    worths: tuple[float, ...] = ()
 
 
 def refit(
@@ -208,9 +217,11 @@ def refit(
             replace(program, score_map=score_fit.score_map),
             score_fit.quality,
             {"validation.score_accuracy": score_fit.quality},
+            _spread(score_fit.worths, raws),
         )
+    probabilities = [_probabilities(program, a) for a in answers]
     fit = fit_offsets(
-        [_probabilities(program, a) for a in answers],
+        probabilities,
         [item.verdict or Verdict.FAIL for item in items],
         binary=program.binary,
         old=program.offsets,
@@ -219,7 +230,14 @@ def refit(
         replace(program, offsets=fit.offsets),
         fit.quality,
         {"validation.accuracy": fit.accuracy, "validation.soft_accuracy": fit.soft},
+        _spread(fit.worths, probabilities),
     )
+
+
+def _spread(worths: Sequence[float], answers: Sequence[object]) -> tuple[float, ...]:
+    """Return the worths of all items from those of the usable answers; None is an unusable one."""
+    usable = iter(worths)
+    return tuple(0.0 if answer is None else next(usable) for answer in answers)
 
 
 def _prediction(program: JudgeProgram, answer: JudgeResult) -> dict[str, Any]:

@@ -28,8 +28,9 @@ from sidejudge_server.optimization.algorithms import (
     algorithm_for,
 )
 from sidejudge_server.optimization.gate import decide
+from sidejudge_server.optimization.ladder import planned_trials
 from sidejudge_server.optimization.metering import RunAborted
-from sidejudge_server.optimization.plan import total_trials, within_trials
+from sidejudge_server.optimization.plan import within_trials
 from sidejudge_server.optimization.reporter import EventSink, Reporter
 from sidejudge_server.optimization.run_models import RunModels
 from sidejudge_server.optimization.scoring import (
@@ -67,7 +68,7 @@ def run_spec(document: dict[str, Any], channel: WorkerChannel) -> None:
     reporter = Reporter(
         channel,
         meter,
-        trials_total=total_trials(spec.plan),
+        trials_total=planned_trials(spec.plan, spec.budget.max_trials),
         gate_calls=_gate_calls(spec),
     )
     reporter.start()
@@ -176,7 +177,12 @@ class _Run:
         return StopReason.COMPLETED
 
     def _choose(self) -> Fitted:
-        """Return the refitted candidate that is best out of fold; the starting version is one."""
+        """Return the refitted candidate that is best out of fold; the starting version is one.
+
+        An algorithm may have chosen itself, by a stricter comparison.
+        """
+        if self._context.chosen is not None:
+            return self._context.chosen
         best = self._context.refit(self._program, closing=True)
         for program in self._context.candidates.values():
             fitted = self._context.refit(program, closing=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from sidejudge_server.optimization.algorithms.algorithm import Algorithm
+from sidejudge_server.optimization.algorithms.auto import Ladder
 from sidejudge_server.optimization.algorithms.calibration import Calibration
 from sidejudge_server.optimization.algorithms.gepa import GEPASearch
 from sidejudge_server.optimization.algorithms.labeled_demonstrations import (
@@ -29,4 +30,6 @@ def algorithm_for(plan: SearchPlan) -> Algorithm:
     Raises:
         KeyError: There is none of that name; `OptimizationConfig.violations` refuses it before.
     """
+    if plan.algorithm is AlgorithmName.AUTO:
+        return Ladder({name: make() for name, make in _ALGORITHMS.items()})
     return _ALGORITHMS[plan.algorithm]()

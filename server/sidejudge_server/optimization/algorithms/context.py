@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,6 +43,7 @@ class SearchContext:
         max_trials: The search is ended when so many trials have been made; None for no bound.
         candidates: Fully scored programs in the order of their first appearance, by program JSON.
             What is here when the search ends, or is ended, is what the run chooses from.
+        chosen: What an algorithm that chooses by itself has chosen so far; None leaves it to the run.
     """
 
     def __init__(
@@ -69,6 +71,17 @@ class SearchContext:
         self.algorithm = algorithm
         self.max_trials = max_trials
         self.candidates: dict[str, JudgeProgram] = {}
+        self.chosen: Fitted | None = None
+
+    def rung(self, program: JudgeProgram, plan: SearchPlan) -> SearchContext:
+        """Return the context of a step: another start and plan, the same run, no candidates yet."""
+        rung = copy.copy(self)
+        rung.program = program
+        rung.plan = plan
+        rung.algorithm = plan.algorithm
+        rung.candidates = {}
+        rung.chosen = None
+        return rung
 
     @property
     def metric(self) -> Any:  # noqa: ANN401 - a function in DSPy's own signature

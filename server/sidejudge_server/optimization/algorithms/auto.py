@@ -1,0 +1,63 @@
+"""Auto: climb the ladder of algorithms, each from the best that those before have found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sidejudge_server.judges.codec import program_to_json
+from sidejudge_server.optimization.algorithms.algorithm import Algorithm
+from sidejudge_server.optimization.algorithms.context import SearchContext
+from sidejudge_server.optimization.ladder import compare_step, rungs, step_helps
+from sidejudge_server.optimization.plan import AlgorithmName, SearchPlan
+from sidejudge_server.optimization.scoring import Fitted
+
+__all__ = ["Ladder"]
+
+
+class Ladder:
+    """Climbs the ladder. Implements `Algorithm`."""
+
+    def __init__(self, algorithms: Mapping[AlgorithmName, Algorithm]) -> None:
+        """Take the algorithms of the steps by name."""
+        self._algorithms = algorithms
+
+    def search(self, context: SearchContext) -> None:
+        """Climb as far as the budget allows.
+
+        The first step, calibration, is the starting version with its refitted rule: the refit's own
+        cross-validation decides about that. What a step has found when the budget ends counts.
+        """
+        kept = context.refit(context.program, closing=True)
+        for plan in rungs(context.plan):
+            if plan.algorithm is AlgorithmName.CALIBRATION:
+                continue
+            rung = context.rung(kept.program, plan)
+            try:
+                self._algorithms[plan.algorithm].search(rung)
+            finally:
+                kept = _step(context, rung, plan, kept=kept)
+
+
+def _step(
+    context: SearchContext, rung: SearchContext, plan: SearchPlan, *, kept: Fitted
+) -> Fitted:
+    """Return the better of the kept program and the best of a step, and say which."""
+    name = plan.algorithm
+    fitted = [rung.refit(program, closing=True) for program in rung.candidates.values()]
+    best = max(fitted, key=lambda f: f.quality, default=None)
+    if best is None:
+        context.reporter.warning(f"{name}: found no candidate")
+        return kept
+    decision = compare_step(kept.worths, best.worths)
+    p_value = decision.p_value
+    figures = (
+        f"{100 * decision.difference.value:+.1f} points on {len(best.worths)} validation examples "
+        f"out of fold, {'no p-value' if p_value is None else f'one-sided p = {p_value:.2g}'}"
+    )
+    if not step_helps(decision):
+        context.reporter.warning(f"{name}: not kept, {figures}")
+        return kept
+    context.reporter.warning(f"{name}: kept, {figures}")
+    context.candidates[program_to_json(best.program)] = best.program
+    context.chosen = best
+    return best
