@@ -11,7 +11,7 @@ from sidejudge.v1 import optimization_pb2
 from sidejudge.v1 import optimization_service_pb2 as pb
 from sidejudge.v1.optimization_service_pb2_grpc import OptimizationServiceServicer
 from sidejudge_server.api.convert_estimate import estimate_message
-from sidejudge_server.api.convert_event import event_message, resume_position
+from sidejudge_server.api.convert_event import event_message, watch_position
 from sidejudge_server.api.convert_optimization import (
     config_message,
     create_command,
@@ -130,7 +130,7 @@ class OptimizationServicer(OptimizationServiceServicer):
         """Stream the events of a run."""
         run_id = self._id("name", request.name)
         await self._service.get(run_id)
-        position = resume_position(self._tokens, run_id, request.resume_token)
+        position = watch_position(request, run_id, self._tokens)
         async with aclosing(self._events(run_id, position)) as events:
             async for event in events:
                 yield pb.WatchOptimizationResponse(event=event)

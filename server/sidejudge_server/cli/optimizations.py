@@ -20,6 +20,7 @@ from sidejudge_server.cli.printing import (
     warn,
 )
 from sidejudge_server.cli.status import describe_status
+from sidejudge_server.cli.trial_chart import print_trial_chart
 from sidejudge_server.cli.watching import follow, open_view, phase_word
 
 __all__ = [
@@ -92,19 +93,14 @@ def show(args: argparse.Namespace) -> int:
 
 
 def trials(args: argparse.Namespace) -> int:
-    """List the trials in order; trial 0 is the baseline."""
+    """List the trials in order with a chart; trial 0 is the baseline."""
     with connect(args) as session:
-        page = collect_pages(
-            session.client.optimization.ListTrials,
-            optimization_service_pb2.ListTrialsRequest(
-                parent=optimization_name(args.optimization)
-            ),
-            "trials",
-            timeout_s=session.timeout_s,
-        )
+        page = _trial_page(session, optimization_name(args.optimization))
     if args.json:
         print_message(page)
         return 0
+    print_trial_chart(page.trials)
+    say()
     print_table(
         [">trial", ">score", "", ">examples", ">demos", "instructions"],
         (
@@ -160,6 +156,8 @@ def watch_to_end(session: Session, name: str, *, as_json: bool) -> int:
         print_message(run)
     else:
         print_run(run)
+        say()
+        print_trial_chart(_trial_page(session, name).trials)
     succeeded = run.state == optimization_pb2.Optimization.STATE_SUCCEEDED
     return EXIT_OK if succeeded else EXIT_FAILED
 
@@ -206,6 +204,18 @@ def print_run(run: optimization_pb2.Optimization) -> None:
         say(summary)
     if run.HasField("decision"):
         _print_decision(run.decision)
+
+
+def _trial_page(
+    session: Session, name: str
+) -> optimization_service_pb2.ListTrialsResponse:
+    page: optimization_service_pb2.ListTrialsResponse = collect_pages(
+        session.client.optimization.ListTrials,
+        optimization_service_pb2.ListTrialsRequest(parent=name),
+        "trials",
+        timeout_s=session.timeout_s,
+    )
+    return page
 
 
 def _cost(run: optimization_pb2.Optimization) -> str:

@@ -10,6 +10,7 @@ from sidejudge_server.cli.failures import EXIT_USAGE, CommandError
 from sidejudge_server.cli.names import judge_name, short
 from sidejudge_server.cli.optimizations import estimate_words, watch_to_end
 from sidejudge_server.cli.printing import key_values, print_message, say, warn
+from sidejudge_server.cli.run_report import write_report
 from sidejudge_server.cli.training import print_training_set
 
 __all__ = ["budget", "estimate", "run", "search_config", "start"]
@@ -37,9 +38,13 @@ def run(args: argparse.Namespace) -> int:
             deploy_if_better=args.deploy_if_better,
             spending=budget(args),
         )
-        if args.watch:
+        if args.watch or args.report:
             warn(f"{started.name}")
-            return watch_to_end(session, started.name, as_json=args.json)
+            code = watch_to_end(session, started.name, as_json=args.json)
+            if args.report:
+                write_report(session, started.name, args.report)
+                warn(f"The report is in {args.report}.")
+            return code
     if args.json:
         print_message(started)
     else:

@@ -259,6 +259,12 @@ def _add_optimize(commands: Any) -> None:  # noqa: ANN401 - as above
         "--watch", action="store_true", help="show the progress until it ends"
     )
     optimize.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE.html",
+        help="write the run as one static HTML file when it has ended; implies --watch",
+    )
+    optimize.add_argument(
         "--deploy-if-better",
         action="store_true",
         help="deploy the result if the gate says it is better",
@@ -294,6 +300,18 @@ def _add_optimize(commands: Any) -> None:  # noqa: ANN401 - as above
         command = declare(runs, name, f"optimizations:{name}", summary)
         command.add_argument("optimization", metavar="OPTIMIZATION")
         add_client(command)
+    logs = declare(runs, "logs", "run_events:logs", "Print the events of a run.")
+    logs.add_argument("optimization", metavar="OPTIMIZATION")
+    logs.add_argument(
+        "--follow", action="store_true", help="go on until the run has ended"
+    )
+    add_client(logs)
+    report = declare(
+        runs, "report", "run_report:report", "Write a run as one static HTML file."
+    )
+    report.add_argument("optimization", metavar="OPTIMIZATION")
+    report.add_argument("file", metavar="FILE.html")
+    add_client(report, json=False)
 
 
 def _add_judges(commands: Any) -> None:  # noqa: ANN401 - as above

@@ -303,19 +303,23 @@ class WatchOptimizationRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    FROM_START_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. `optimizations/{optimization}`."""
     resume_token: _builtins.str
     """Token of the last event received, to go on after it."""
+    from_start: _builtins.bool
+    """True to begin with the first event of the log instead of a snapshot; excludes `resume_token`."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         resume_token: _builtins.str = ...,
+        from_start: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "resume_token", b"resume_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_start", b"from_start", "name", b"name", "resume_token", b"resume_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
