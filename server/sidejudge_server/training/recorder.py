@@ -100,7 +100,7 @@ class FeedbackRecorder:
             return record
 
         if not request_id:
-            return await perform(_claim_nothing)
+            return await run_to_end(perform(_claim_nothing))
         return await self._requests.once(
             request_id,
             method="RecordFeedback",
@@ -135,7 +135,7 @@ class FeedbackRecorder:
             return await self._recall_batch(corrections, resource_id)
 
         if not request_id:
-            return await perform(_claim_nothing)
+            return await run_to_end(perform(_claim_nothing))
         return await self._requests.once(
             request_id,
             method="BatchRecordFeedback",
@@ -183,15 +183,12 @@ class FeedbackRecorder:
     async def _write(
         self, records: Sequence[FeedbackRecord], *, claim: Claim, resource_id: str
     ) -> None:
+        """Write and announce; the caller must see to it that cancellation does not part them."""
         commands: list[Command] = [*records, *claim(resource_id)]
-
-        async def write_and_announce() -> None:
-            await commit(self._storage, *commands)
-            if records:
-                self._collector.notify(records)
-
         if commands:
-            await run_to_end(write_and_announce())
+            await commit(self._storage, *commands)
+        if records:
+            self._collector.notify(records)
 
     async def _keys(
         self, corrections: Sequence[Correction]
