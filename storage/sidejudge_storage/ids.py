@@ -5,12 +5,11 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-import uuid
 
 __all__ = ["new_id"]
 
 _TAIL_BITS = 74  # 12 bits of rand_a and 62 of rand_b
-_MAX_STEP = 1 << 32
+_STEP_BITS = 32
 
 
 class _IdSource:
@@ -34,7 +33,7 @@ class _IdSource:
                 # The top bit starts clear, which leaves room for 2**41 steps.
                 self._tail = secrets.randbits(_TAIL_BITS - 1)
             else:
-                self._tail += 1 + secrets.randbelow(_MAX_STEP)
+                self._tail += 1 + secrets.randbits(_STEP_BITS)
                 if self._tail >> _TAIL_BITS:
                     self._millis += 1
                     self._tail = secrets.randbits(_TAIL_BITS - 1)
@@ -46,7 +45,10 @@ class _IdSource:
             | 0b10 << 62
             | tail & ((1 << 62) - 1)
         )
-        return str(uuid.UUID(int=value))
+        digits = f"{value:032x}"
+        return "-".join(
+            (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
+        )
 
 
 _source = _IdSource()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-import uuid
+import secrets
 from collections.abc import Iterable
 from contextvars import ContextVar
 
@@ -34,4 +34,4 @@ def call_id_of(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
             if _USABLE_ID.fullmatch(value):
                 return value
             break
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)

@@ -75,14 +75,18 @@ def optional_verdict(
     checker: Checker, field: str, value: int, *, required: bool = False
 ) -> Verdict | None:
     """Read a verdict; None when unspecified or wrong."""
-    checker.enum(field, value, judge_pb2.Verdict.DESCRIPTOR, required=required)
-    return VERDICTS.get(value)
+    verdict = VERDICTS.get(value)
+    if verdict is None:
+        checker.enum(field, value, judge_pb2.Verdict.DESCRIPTOR, required=required)
+    return verdict
 
 
 def source_from(checker: Checker, field: str, value: int) -> str | None:
     """Read a feedback source; None when unspecified or wrong."""
-    checker.enum(field, value, feedback_pb2.Feedback.Source.DESCRIPTOR)
-    return SOURCES.get(value)
+    source = SOURCES.get(value)
+    if source is None:
+        checker.enum(field, value, feedback_pb2.Feedback.Source.DESCRIPTOR)
+    return source
 
 
 def label_map(labels_json: str) -> dict[str, str]:

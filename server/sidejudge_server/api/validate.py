@@ -7,7 +7,7 @@ end. What the checker returns for a wrong field is a placeholder that never leav
 from __future__ import annotations
 
 import math
-import uuid
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, TypeVar
@@ -32,6 +32,9 @@ DEFAULT_PAGE_SIZE: Final = 50
 MAX_PAGE_SIZE: Final = 1000
 MAX_LABELS: Final = 32
 MAX_LABEL_CHARS: Final = 128
+
+# uuid.UUID takes ten times as long and also reads braces, urn: and no dashes.
+_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
 class Checker:
@@ -108,16 +111,11 @@ class Checker:
         """Check an optional UUID; return its canonical form, None if it is empty."""
         if not value:
             return None
-        try:
-            parsed = uuid.UUID(value)
-        except ValueError:
-            self.add(field, "must be a UUID, such as one of version 4")
-            return None
-        if (
-            str(parsed) != value.lower()
-        ):  # uuid.UUID also reads braces, urn: and no dashes
+        canonical = value.lower()
+        if not _UUID.fullmatch(canonical):
             self.add(field, "must be a UUID with dashes, such as one of version 4")
-        return str(parsed)
+            return None
+        return canonical
 
     def last_request_id(self, value: str) -> str:
         """Check an optional request_id as the last field; "" if it is empty.
