@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -180,10 +181,14 @@ async def serve(settings: Settings, *, ready_file: Path | None = None) -> int:
     except StorageError as error:
         sys.stderr.write(f"sidejudge: {error}\n")
         return 1
+    # Modules and services stay to the end: not to be looked at in every full collection.
+    gc.freeze()
     _announce(application.address, settings, ready_file)
     await stop_asked.wait()
     _log.info("stopping", drain_s=settings.server.drain_s)
     await application.stop()
+    # Frozen objects would be reported as leaks of native code at the end of the process.
+    gc.unfreeze()
     _log.info("stopped")
     return 0
 
