@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sidejudge_server.optimization.ladder import (
+from sidejudge_server.optimization.ladder import planned_trials, rungs
+from sidejudge_server.optimization.ladder_step import (
     STEP_BAR,
     compare_step,
-    planned_trials,
-    rungs,
     step_helps,
 )
 from sidejudge_server.optimization.plan import (

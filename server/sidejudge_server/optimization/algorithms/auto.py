@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from sidejudge_server.judges.codec import program_to_json
 from sidejudge_server.optimization.algorithms.algorithm import Algorithm
 from sidejudge_server.optimization.algorithms.context import SearchContext
-from sidejudge_server.optimization.ladder import compare_step, rungs, step_helps
+from sidejudge_server.optimization.ladder import rungs
+from sidejudge_server.optimization.ladder_step import compare_step, step_helps
 from sidejudge_server.optimization.plan import AlgorithmName, SearchPlan
 from sidejudge_server.optimization.scoring import Fitted
 
