@@ -28,7 +28,9 @@ from sidejudge_server.lm.embedded import EmbeddedClient
 from sidejudge_server.lm.types import ChatClient
 from sidejudge_server.logging import configure_logging
 from sidejudge_server.optimization.executor import LocalExecutor
+from sidejudge_server.optimization.policies import PolicyService
 from sidejudge_server.optimization.queue import OptimizationService
+from sidejudge_server.optimization.scheduler import PolicyScheduler
 from sidejudge_server.training.collector import TrainingCollector
 from sidejudge_server.training.service import FeedbackService
 from sidejudge_storage import Storage, StorageError, StorageOptions
@@ -62,6 +64,7 @@ class Application:
         self._cleanup = AsyncExitStack()
         self._server: GrpcServer | None = None
         self._optimizations: OptimizationService | None = None
+        self._scheduler: PolicyScheduler | None = None
         self._warm_up: asyncio.Task[None] | None = None
         self.address = ""
         """Where clients connect to, once it has started."""
@@ -94,6 +97,9 @@ class Application:
         if self._server is not None:
             await self._server.drain()
             stopping = asyncio.create_task(self._server.stop(grace_s))
+            # Else the end of a run would start the next one.
+            if self._scheduler is not None:
+                await self._scheduler.close()
             # Ends the runs, and with them the calls that watch them.
             if self._optimizations is not None:
                 await self._optimizations.close()
@@ -116,8 +122,6 @@ class Application:
         collector = TrainingCollector(
             storage, registry, max_text_chars=settings.server.max_text_chars
         )
-        collector.start()
-        self._cleanup.push_async_callback(collector.close)
         feedback = FeedbackService(
             storage,
             registry,
@@ -135,14 +139,31 @@ class Application:
             requests=requests,
             resolve_lm=_resolver(settings, client),
         )
+        policies = PolicyService(storage, registry, feedback, optimizations, settings)
+        scheduler = PolicyScheduler(policies)
+        policies.listeners.append(scheduler.wake)
+        optimizations.on_ended(scheduler.wake)
+        feedback.on_imported(scheduler.wake)
+        collector.on_accepted(lambda judge_id, _: scheduler.wake(judge_id))
+        collector.start()
+        self._cleanup.push_async_callback(collector.close)
         await optimizations.start()
         self._optimizations = optimizations
         self._cleanup.push_async_callback(optimizations.close)
+        await scheduler.start()
+        self._scheduler = scheduler
+        self._cleanup.push_async_callback(scheduler.close)
         # First of all: it may still start a run, and needs the model and the database.
         self._cleanup.push_async_callback(requests.drain, timeout_s=_LAST_WRITES_S)
         repair = storage.repair.message if storage.repair is not None else ""
         services = DomainServices(
-            registry, evaluations, feedback, optimizations, storage.database_id, repair
+            registry,
+            evaluations,
+            feedback,
+            optimizations,
+            policies,
+            storage.database_id,
+            repair,
         )
         return _Parts(services, client)
 

@@ -5,6 +5,7 @@ from sidejudge_storage.commands import (
     RejectExample,
     ReplaceJudge,
     ReplaceOptimization,
+    ReplaceOptimizationPolicy,
 )
 from sidejudge_storage.database import RepairReport, StorageOptions
 from sidejudge_storage.errors import (
@@ -24,7 +25,11 @@ from sidejudge_storage.readers.evaluations import (
     EvaluationKey,
     EvaluationReader,
 )
-from sidejudge_storage.readers.examples import ExampleFilter, ExampleReader
+from sidejudge_storage.readers.examples import (
+    ExampleFilter,
+    ExampleReader,
+    NewExamples,
+)
 from sidejudge_storage.readers.feedback import FeedbackFilter, FeedbackReader
 from sidejudge_storage.readers.gate_uses import GateUseReader
 from sidejudge_storage.readers.judges import JudgeReader
@@ -32,6 +37,7 @@ from sidejudge_storage.readers.optimizations import (
     OptimizationFilter,
     OptimizationReader,
 )
+from sidejudge_storage.readers.policies import OptimizationPolicyReader
 from sidejudge_storage.readers.requests import RequestReader
 from sidejudge_storage.records import (
     DeploymentRecord,
@@ -42,6 +48,7 @@ from sidejudge_storage.records import (
     JudgeRecord,
     JudgeVersionRecord,
     OptimizationEventRecord,
+    OptimizationPolicyRecord,
     OptimizationRecord,
     RequestRecord,
 )
@@ -70,14 +77,18 @@ __all__ = [
     "JudgeReader",
     "JudgeRecord",
     "JudgeVersionRecord",
+    "NewExamples",
     "OptimizationEventRecord",
     "OptimizationFilter",
+    "OptimizationPolicyReader",
+    "OptimizationPolicyRecord",
     "OptimizationReader",
     "OptimizationRecord",
     "RejectExample",
     "RepairReport",
     "ReplaceJudge",
     "ReplaceOptimization",
+    "ReplaceOptimizationPolicy",
     "RequestReader",
     "RequestRecord",
     "RevisionConflictError",

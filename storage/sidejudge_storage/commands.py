@@ -13,6 +13,7 @@ from sidejudge_storage.records import (
     JudgeRecord,
     JudgeVersionRecord,
     OptimizationEventRecord,
+    OptimizationPolicyRecord,
     OptimizationRecord,
     RequestRecord,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "RejectExample",
     "ReplaceJudge",
     "ReplaceOptimization",
+    "ReplaceOptimizationPolicy",
 ]
 
 
@@ -40,6 +42,14 @@ class ReplaceOptimization:
     """Replace an optimization, which must exist."""
 
     record: OptimizationRecord
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceOptimizationPolicy:
+    """Replace a policy if its stored revision is ``expected_revision``."""
+
+    record: OptimizationPolicyRecord
+    expected_revision: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +74,12 @@ Record = (
     | OptimizationRecord
     | OptimizationEventRecord
     | GateUseRecord
+    | OptimizationPolicyRecord
     | RequestRecord
 )
 """A new row."""
 
-Change = ReplaceJudge | ReplaceOptimization | RejectExample
+Change = ReplaceJudge | ReplaceOptimization | ReplaceOptimizationPolicy | RejectExample
 """A change of an existing row."""
 
 Command = Record | Change

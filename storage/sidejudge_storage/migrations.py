@@ -149,12 +149,24 @@ _VERSION_LINEAGE = (
     "ALTER TABLE judge_versions ADD COLUMN lineage_json VARCHAR DEFAULT '{}'",
 )
 
+_OPTIMIZATION_POLICIES = (
+    """CREATE TABLE optimization_policies (
+        judge_id VARCHAR PRIMARY KEY, enabled BOOLEAN NOT NULL,
+        min_new_examples BIGINT NOT NULL, min_disagreements BIGINT NOT NULL,
+        cool_down_s DOUBLE NOT NULL, daily_budget_json VARCHAR NOT NULL,
+        config_json VARCHAR NOT NULL, deploy_if_better BOOLEAN NOT NULL,
+        paused BOOLEAN NOT NULL, pause_reason VARCHAR NOT NULL, revision BIGINT NOT NULL,
+        created_at TIMESTAMP NOT NULL, updated_at TIMESTAMP NOT NULL
+    )""",
+)
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration("0001_initial", _INITIAL),
     Migration("0002_runs_with_budgets", _RUNS_WITH_BUDGETS),
     Migration("0003_gate_uses", _GATE_USES),
     Migration("0004_influences", _INFLUENCES),
     Migration("0005_version_lineage", _VERSION_LINEAGE),
+    Migration("0006_optimization_policies", _OPTIMIZATION_POLICIES),
 )
 """Every migration in the order in which they apply."""
 

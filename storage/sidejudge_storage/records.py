@@ -19,6 +19,7 @@ __all__ = [
     "JudgeRecord",
     "JudgeVersionRecord",
     "OptimizationEventRecord",
+    "OptimizationPolicyRecord",
     "OptimizationRecord",
     "RequestRecord",
 ]
@@ -220,6 +221,28 @@ class GateUseRecord:
     losses: int
     pair_count: int
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizationPolicyRecord:
+    """When a judge is optimized by itself. ``revision`` counts changes from 1.
+
+    What it has started is read from the optimizations with ``trigger_source`` policy.
+    """
+
+    judge_id: str
+    enabled: bool
+    min_new_examples: int
+    min_disagreements: int
+    cool_down_s: float
+    daily_budget_json: str
+    config_json: str
+    deploy_if_better: bool
+    paused: bool
+    pause_reason: str
+    revision: int
+    created_at: datetime
+    updated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

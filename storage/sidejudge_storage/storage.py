@@ -14,6 +14,7 @@ from sidejudge_storage.readers.feedback import FeedbackReader
 from sidejudge_storage.readers.gate_uses import GateUseReader
 from sidejudge_storage.readers.judges import JudgeReader
 from sidejudge_storage.readers.optimizations import OptimizationReader
+from sidejudge_storage.readers.policies import OptimizationPolicyReader
 from sidejudge_storage.readers.requests import RequestReader
 from sidejudge_storage.writer import Writer
 
@@ -40,6 +41,7 @@ class Storage:
         self.examples = ExampleReader(database, self._executor)
         self.optimizations = OptimizationReader(database, self._executor)
         self.gate_uses = GateUseReader(database, self._executor)
+        self.policies = OptimizationPolicyReader(database, self._executor)
         self.requests = RequestReader(database, self._executor)
 
     @classmethod

@@ -25,6 +25,7 @@ from sidejudge_storage.records import (
     JudgeRecord,
     JudgeVersionRecord,
     OptimizationEventRecord,
+    OptimizationPolicyRecord,
     OptimizationRecord,
     RequestRecord,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "JUDGE_VERSIONS",
     "OPTIMIZATIONS",
     "OPTIMIZATION_EVENTS",
+    "OPTIMIZATION_POLICIES",
     "REQUESTS",
     "Table",
     "id_list",
@@ -211,6 +213,9 @@ OPTIMIZATION_EVENTS = Table(
     key=("optimization_id", "sequence"),
 )
 GATE_USES = Table("gate_uses", GateUseRecord, key=("optimization_id",))
+OPTIMIZATION_POLICIES = Table(
+    "optimization_policies", OptimizationPolicyRecord, key=("judge_id",)
+)
 REQUESTS = Table(
     "requests", RequestRecord, key=("request_id",), view="answered_requests"
 )
@@ -225,6 +230,7 @@ _BY_TYPE: dict[type, Table[Any]] = {
     OptimizationRecord: OPTIMIZATIONS,
     OptimizationEventRecord: OPTIMIZATION_EVENTS,
     GateUseRecord: GATE_USES,
+    OptimizationPolicyRecord: OPTIMIZATION_POLICIES,
     RequestRecord: REQUESTS,
 }
 

@@ -16,6 +16,7 @@ from sidejudge_storage.commands import (
     RejectExample,
     ReplaceJudge,
     ReplaceOptimization,
+    ReplaceOptimizationPolicy,
 )
 from sidejudge_storage.database import Database
 from sidejudge_storage.errors import (
@@ -26,7 +27,14 @@ from sidejudge_storage.errors import (
     WriteFailedError,
 )
 from sidejudge_storage.records import RequestRecord
-from sidejudge_storage.tables import EXAMPLES, JUDGES, OPTIMIZATIONS, Table, table_of
+from sidejudge_storage.tables import (
+    EXAMPLES,
+    JUDGES,
+    OPTIMIZATION_POLICIES,
+    OPTIMIZATIONS,
+    Table,
+    table_of,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -80,6 +88,11 @@ def _step(command: Command) -> _Insert | _Update:
     if isinstance(command, ReplaceOptimization):
         row = OPTIMIZATIONS.encode(command.record)
         return _Update(OPTIMIZATIONS, lambda c: _replace_optimization(c, command, row))
+    if isinstance(command, ReplaceOptimizationPolicy):
+        row = OPTIMIZATION_POLICIES.encode(command.record)
+        return _Update(
+            OPTIMIZATION_POLICIES, lambda c: _replace_policy(c, command, row)
+        )
     if isinstance(command, RejectExample):
         return _Update(EXAMPLES, lambda c: _reject_example(c, command))
     record: Record = command
@@ -282,6 +295,18 @@ def _replace_optimization(
     if _run(connection, OPTIMIZATIONS.replace_sql, [f"[{row}]"]) != [(1,)]:
         raise RowMissingError(
             f"there is no optimization {command.record.optimization_id}"
+        )
+
+
+def _replace_policy(
+    connection: duckdb.DuckDBPyConnection, command: ReplaceOptimizationPolicy, row: str
+) -> None:
+    policies = OPTIMIZATION_POLICIES
+    sql = f"{policies.replace_sql} AND {policies.name}.revision = ?"
+    if _run(connection, sql, [f"[{row}]", command.expected_revision]) != [(1,)]:
+        raise RevisionConflictError(
+            f"the policy of judge {command.record.judge_id} is not at revision"
+            f" {command.expected_revision}: read it again and repeat the change"
         )
 
 

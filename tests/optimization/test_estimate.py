@@ -9,13 +9,12 @@ import pytest
 from sidejudge_server.lm.pricing import Price
 from sidejudge_server.optimization.estimate import (
     NO_BOUNDS,
-    DataCounts,
     Lengths,
     Rates,
     estimate_run,
-    expected_calls,
 )
-from sidejudge_server.optimization.plan import InstructionSource
+from sidejudge_server.optimization.plan import AlgorithmName, InstructionSource
+from sidejudge_server.optimization.workload import DataCounts, expected_calls
 from tests.optimization.runs import PLAN
 
 _DATA = DataCounts(train=30, validation=30, test=40)
@@ -49,7 +48,7 @@ def _work(data=_DATA, *, curated_count=20, has_demonstrations=False, **plan):
     )
 
 
-def _estimate(bounds=NO_BOUNDS, *, rates=_RATES, **plan):
+def _expect(bounds=NO_BOUNDS, *, rates=_RATES, **plan):
     return estimate_run(
         _work(**plan),
         replace(PLAN, **plan),
@@ -59,15 +58,34 @@ def _estimate(bounds=NO_BOUNDS, *, rates=_RATES, **plan):
     )
 
 
+def _estimate(bounds=NO_BOUNDS, **options):
+    expected = _expect(bounds, **options)
+    return expected.estimate, expected.warnings
+
+
 def test_phases_are_counted_from_the_plan():
     """Baseline once, both versions at the gate, distinct combinations in between."""
     work = _work(num_trials=6, num_candidates=3, max_bootstrapped_demos=0)
     assert work.baseline == 30
-    assert work.gate == 2 * 40 + 30
+    assert work.gate == 2 * 40 + 30 - 2
     assert (work.bootstrapping, work.proposing) == (0, 0)
     # 9 combinations, one of which is the baseline; 6 draws hit at most 6 of them.
     assert 4 * 30 < work.searching < 6 * 30
     assert work.trials == 6
+
+
+def test_calibration_asks_for_one_version_only():
+    """Baseline, and at the gate the answers of the same prompt under two rules."""
+    work = _work(algorithm=AlgorithmName.CALIBRATION)
+    assert (work.baseline, work.gate, work.trials) == (30, 40 + 30, 0)
+    assert (work.bootstrapping, work.proposing, work.searching) == (0, 0, 0)
+
+
+def test_labelled_demonstrations_cost_one_look_at_validation_a_set():
+    """As many sets as trials; without training examples there are none."""
+    labelled = {"algorithm": AlgorithmName.LABELED_DEMONSTRATIONS, "num_trials": 4}
+    assert _work(**labelled).searching == 4 * 30
+    assert _work(DataCounts(0, 30, 40), **labelled).searching == 0
 
 
 def test_demonstrations_of_the_judge_itself_cost_calls():
@@ -151,7 +169,7 @@ def test_a_budget_shortens_the_search_and_keeps_the_gate(bounds):
     assert not warnings
     cut, warnings = _estimate(bounds)
     assert 0 < cut.trials < whole.trials
-    assert 140 <= cut.lm_calls < whole.lm_calls
+    assert 138 <= cut.lm_calls < whole.lm_calls
     assert cut.lm_calls <= (bounds.max_lm_calls or cut.lm_calls)
     assert cut.input_tokens + cut.output_tokens <= (bounds.max_tokens or 10**9)
     assert (cut.cost_usd or 0) <= (bounds.max_cost_usd or 10**9)
@@ -166,4 +184,6 @@ def test_a_budget_below_the_gate_is_a_warning_with_figures():
     assert cut.lm_calls == 100
     assert cut.trials == 0
     assert "max_lm_calls of 100 does not reach the gate" in warnings[0]
-    assert "about 140" in warnings[0]
+    assert "about 138" in warnings[0]
+    assert not _expect(_Bounds(max_lm_calls=100)).reaches_gate
+    assert _expect(_Bounds(max_lm_calls=200)).reaches_gate

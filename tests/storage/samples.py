@@ -14,6 +14,7 @@ from sidejudge_storage import (
     JudgeRecord,
     JudgeVersionRecord,
     OptimizationEventRecord,
+    OptimizationPolicyRecord,
     OptimizationRecord,
     RequestRecord,
     new_id,
@@ -192,6 +193,25 @@ def gate_use(**changes: Any) -> GateUseRecord:
         "created_at": NOW,
     }
     return GateUseRecord(**(fields | changes))
+
+
+def policy(**changes: Any) -> OptimizationPolicyRecord:
+    fields: dict[str, Any] = {
+        "judge_id": "brevity",
+        "enabled": True,
+        "min_new_examples": 50,
+        "min_disagreements": 5,
+        "cool_down_s": 21_600.0,
+        "daily_budget_json": "{}",
+        "config_json": "{}",
+        "deploy_if_better": False,
+        "paused": False,
+        "pause_reason": "",
+        "revision": 1,
+        "created_at": NOW,
+        "updated_at": NOW,
+    }
+    return OptimizationPolicyRecord(**(fields | changes))
 
 
 def request(**changes: Any) -> RequestRecord:

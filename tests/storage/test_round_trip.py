@@ -44,6 +44,7 @@ def test_every_record_comes_back_as_it_was(storage: Storage) -> None:
         "optimization": samples.optimization(started_at=samples.NOW),
         "event": samples.event(),
         "gate_use": samples.gate_use(),
+        "policy": samples.policy(),
         "request": samples.request(),
     }
 
@@ -65,6 +66,7 @@ def test_every_record_comes_back_as_it_was(storage: Storage) -> None:
                 await storage.optimizations.events("o1", after_sequence=0, limit=9)
             )[0],
             "gate_use": (await storage.gate_uses.of("brevity"))[0],
+            "policy": await storage.policies.get("brevity"),
             "request": await storage.requests.get("r1"),
         }
 

@@ -165,11 +165,12 @@ def test_later_commands_of_a_unit_see_earlier_ones(storage: Storage) -> None:
         samples.version(),
         samples.deployment(),
         samples.optimization(optimization_id="o1"),
+        samples.policy(),
     ],
     ids=lambda r: type(r).__name__,
 )
 def test_taken_key_is_named_as_such(storage: Storage, record: object) -> None:
-    """Judges, versions, deployments and optimizations exist once."""
+    """Judges, versions, deployments, optimizations and policies exist once."""
 
     async def work() -> None:
         await storage.write(record)

@@ -42,6 +42,7 @@ from sidejudge_storage import OptimizationFilter
 from sidejudge_storage.records import OptimizationEventRecord, OptimizationRecord
 
 __all__ = [
+    "config_from",
     "config_message",
     "create_command",
     "optimization_filter",
@@ -107,7 +108,7 @@ def create_command(
     """
     at = checker.within("optimization.")
     judge_id = at.judge("judge", optimization.judge)
-    config = _config(at.within("config."), optimization.config)
+    config = config_from(at.within("config."), optimization.config)
     checker.violations.extend(config.violations())
     budget = OptimizationBudget().with_bounds(budget_bounds(optimization.budget))
     checker.violations.extend(budget.violations(unpriced=unpriced(config)))
@@ -121,7 +122,8 @@ def create_command(
     )
 
 
-def _config(at: Checker, config: pb.OptimizationConfig) -> OptimizationConfig:
+def config_from(at: Checker, config: pb.OptimizationConfig) -> OptimizationConfig:
+    """Read how to search; ranges are the domain's to check."""
     at.enum("auto", config.auto, pb.OptimizationConfig.Auto.DESCRIPTOR)
     at.enum(
         "instruction_source",

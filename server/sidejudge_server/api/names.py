@@ -15,7 +15,9 @@ __all__ = [
     "optimization_name",
     "parse_id",
     "parse_judge",
+    "parse_policy",
     "parse_version",
+    "policy_name",
     "trial_name",
     "version_name",
 ]
@@ -66,6 +68,17 @@ def optimization_name(optimization_id: str) -> str:
 def trial_name(optimization_id: str, trial: int) -> str:
     """Return `optimizations/{optimization}/trials/{trial}`; trial 0 is the baseline."""
     return f"optimizations/{optimization_id}/trials/{trial}"
+
+
+def policy_name(judge_id: str) -> str:
+    """Return `judges/{judge}/optimizationPolicy`; each judge has one."""
+    return f"judges/{judge_id}/optimizationPolicy"
+
+
+def parse_policy(name: str) -> str | None:
+    """Return the judge id of `judges/{judge}/optimizationPolicy`, None for another form."""
+    judge, separator, rest = name.partition("/optimizationPolicy")
+    return parse_judge(judge) if separator and not rest else None
 
 
 def parse_judge(name: str) -> str | None:

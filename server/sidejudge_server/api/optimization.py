@@ -19,11 +19,17 @@ from sidejudge_server.api.convert_optimization import (
     optimization_message,
     trial_from_record,
 )
+from sidejudge_server.api.convert_policy import (
+    MAX_PAUSE_REASON_CHARS,
+    policy_changes,
+    policy_message,
+)
 from sidejudge_server.api.convert_training import training_set_message
 from sidejudge_server.api.paging import cut_page, read_paging
 from sidejudge_server.api.tokens import TokenCodec
 from sidejudge_server.api.validate import Checker
 from sidejudge_server.config import Settings
+from sidejudge_server.optimization.policies import PolicyService
 from sidejudge_server.optimization.queue import (
     CreateOptimization as CreateCommand,
 )
@@ -38,9 +44,14 @@ class OptimizationServicer(OptimizationServiceServicer):
     """Converts and delegates to `optimization.queue.OptimizationService`."""
 
     def __init__(
-        self, service: OptimizationService, tokens: TokenCodec, settings: Settings
+        self,
+        service: OptimizationService,
+        policies: PolicyService,
+        tokens: TokenCodec,
+        settings: Settings,
     ) -> None:
         self._service = service
+        self._policies = policies
         self._tokens = tokens
         self._max_text_chars = settings.server.max_text_chars
 
@@ -151,6 +162,55 @@ class OptimizationServicer(OptimizationServiceServicer):
         return create_command(
             checker, optimization, request_id, unpriced=self._service.unpriced
         )
+
+    async def GetOptimizationPolicy(
+        self, request: pb.GetOptimizationPolicyRequest, context: object
+    ) -> pb.GetOptimizationPolicyResponse:
+        """Read when a judge is optimized by itself."""
+        state = await self._policies.get(self._policy(request.name))
+        return pb.GetOptimizationPolicyResponse(
+            optimization_policy=policy_message(state)
+        )
+
+    async def UpdateOptimizationPolicy(
+        self, request: pb.UpdateOptimizationPolicyRequest, context: object
+    ) -> pb.UpdateOptimizationPolicyResponse:
+        """Change when a judge is optimized by itself."""
+        checker = Checker(self._max_text_chars)
+        wanted = request.optimization_policy
+        judge_id = checker.policy("optimization_policy.name", wanted.name)
+        changes = policy_changes(checker, wanted, request.update_mask)
+        state = await self._policies.update(
+            checker.passed(judge_id), changes, etag=wanted.etag
+        )
+        return pb.UpdateOptimizationPolicyResponse(
+            optimization_policy=policy_message(state)
+        )
+
+    async def PauseOptimizationPolicy(
+        self, request: pb.PauseOptimizationPolicyRequest, context: object
+    ) -> pb.PauseOptimizationPolicyResponse:
+        """Start nothing by itself until it is resumed."""
+        checker = Checker(self._max_text_chars)
+        judge_id = checker.policy("name", request.name)
+        reason = checker.text("reason", request.reason, limit=MAX_PAUSE_REASON_CHARS)
+        state = await self._policies.pause(checker.passed(judge_id), reason)
+        return pb.PauseOptimizationPolicyResponse(
+            optimization_policy=policy_message(state)
+        )
+
+    async def ResumeOptimizationPolicy(
+        self, request: pb.ResumeOptimizationPolicyRequest, context: object
+    ) -> pb.ResumeOptimizationPolicyResponse:
+        """End a pause."""
+        state = await self._policies.resume(self._policy(request.name))
+        return pb.ResumeOptimizationPolicyResponse(
+            optimization_policy=policy_message(state)
+        )
+
+    def _policy(self, name: str) -> str:
+        checker = Checker(self._max_text_chars)
+        return checker.passed(checker.policy("name", name))
 
     def _id(self, field: str, name: str) -> str:
         checker = Checker(self._max_text_chars)

@@ -36,6 +36,7 @@ from sidejudge_server.api.tokens import TokenCodec
 from sidejudge_server.config import ConfigError, Settings
 from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.judges.service import EvaluationService
+from sidejudge_server.optimization.policies import PolicyService
 from sidejudge_server.optimization.queue import OptimizationService
 from sidejudge_server.training.service import FeedbackService
 
@@ -62,6 +63,7 @@ class DomainServices:
     evaluations: EvaluationService
     feedback: FeedbackService
     optimizations: OptimizationService
+    policies: PolicyService
     database_id: str
     storage_repair: str
 
@@ -163,7 +165,10 @@ def _add_services(
         FeedbackServicer(services.feedback, tokens, settings), server
     )
     add_OptimizationServiceServicer_to_server(
-        OptimizationServicer(services.optimizations, tokens, settings), server
+        OptimizationServicer(
+            services.optimizations, services.policies, tokens, settings
+        ),
+        server,
     )
     add_ServerServiceServicer_to_server(
         ServerServicer(

@@ -8,6 +8,7 @@ __all__ = [
     "evaluation_name",
     "judge_name",
     "optimization_name",
+    "policy_name",
     "short",
     "version_name",
     "version_reference",
@@ -27,6 +28,11 @@ def evaluation_name(text: str) -> str:
 def optimization_name(text: str) -> str:
     """Return `optimizations/{optimization}`."""
     return _name(text, "optimizations")
+
+
+def policy_name(judge: str) -> str:
+    """Return `judges/{judge}/optimizationPolicy`."""
+    return f"{judge_name(judge)}/optimizationPolicy"
 
 
 def version_name(judge: str, version: str) -> str:

@@ -17,6 +17,7 @@ from sidejudge_server.cli.options import (
     key_value,
     named_text,
 )
+from sidejudge_server.cli.policy_parser import add_policy
 
 __all__ = ["build_parser"]
 
@@ -42,6 +43,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_feedback(commands)
     _add_training(commands)
     _add_optimize(commands)
+    add_policy(commands)
     _add_judges(commands)
     _add_versions(commands)
     _add_models(commands)

@@ -1,13 +1,6 @@
 """What a run is expected to take, computed before it starts. Pure arithmetic.
 
-Calls are counted phase by phase from the plan: the baseline judges every validation example once;
-bootstrapping runs through training examples until it has its demonstrations; a trial judges
-validation examples; the refit asks nothing, because its answers are in the run's cache; the gate
-judges held-out examples with both versions and training examples with the candidate. A combination
-of instruction and demonstrations that comes up again is answered from the cache, so what counts is
-how many of the trials are distinct.
-
-Tokens follow from the length of real requests, time from the seconds of recent calls. None of it is
+Calls come from `workload`. Tokens follow from the length of real requests, time from the seconds of recent calls. None of it is
 exact: on small grids the sampler returns to what did well, and a provider's own prompt cache makes
 prompt tokens cheaper than counted here. The estimate errs on the long side.
 """
@@ -20,34 +13,24 @@ from typing import Any, Protocol
 
 from sidejudge_server.lm.pricing import Price
 from sidejudge_server.lm.wires import TokenCounts
-from sidejudge_server.optimization.plan import (
-    MINIBATCH_FULL_STEPS,
-    InstructionSource,
-    SearchPlan,
-    total_trials,
-)
+from sidejudge_server.optimization.plan import SearchPlan
+from sidejudge_server.optimization.workload import SUMMARY_BATCH, Workload
 
 __all__ = [
     "NO_BOUNDS",
     "Bounds",
-    "DataCounts",
+    "Expectation",
     "Lengths",
     "Rates",
     "RunEstimate",
-    "Workload",
     "estimate_run",
-    "expected_calls",
 ]
 
 START_S = 1.0
 """A worker process with the optimizer loaded."""
 OVERHEAD_S = 0.005
 """What the optimizer itself needs beside every call."""
-SUCCESS_RATE = 0.7
-"""How often a judge gets a training example right, so that it may be a demonstration."""
 
-_SUMMARY_EXAMPLES = 30
-_SUMMARY_BATCH = 5
 _PROPOSAL_OUTPUT_TOKENS = 200
 
 
@@ -90,36 +73,6 @@ class _NoBounds:
 
 
 NO_BOUNDS: Bounds = _NoBounds()
-
-
-@dataclass(frozen=True, slots=True)
-class DataCounts:
-    """Examples by side of the split."""
-
-    train: int
-    validation: int
-    test: int
-
-
-@dataclass(frozen=True, slots=True)
-class Workload:
-    """LM calls by phase, without those that the run's own cache answers.
-
-    Attributes:
-        baseline: The version that serves, on validation examples.
-        bootstrapping: Demonstrations that the judge makes itself.
-        proposing: Of the prompt model; all others are of the task model.
-        searching: Trials.
-        gate: Both versions on held-out examples, the candidate on training examples.
-        trials: Trials as they will be reported.
-    """
-
-    baseline: float
-    bootstrapping: float
-    proposing: float
-    searching: float
-    gate: float
-    trials: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,34 +132,19 @@ class RunEstimate:
         return asdict(self)
 
 
-def expected_calls(
-    plan: SearchPlan,
-    data: DataCounts,
-    *,
-    curated_count: int,
-    has_demonstrations: bool,
-) -> Workload:
-    """Count the LM calls of a run that nothing stops.
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """An estimate with what a budget means for it.
 
-    Args:
-        plan: Numbers of the search.
-        data: How many examples there are.
-        curated_count: Curated instructions of the kind, without the current one.
-        has_demonstrations: Whether the version that serves has any; they are one more set.
+    Attributes:
+        estimate: What the run takes.
+        warnings: Where the budget cuts it short.
+        reaches_gate: False if the budget ends the run before the gate can speak.
     """
-    instructions = _instructions(plan, curated_count)
-    sets = _demonstration_sets(plan, data, has_demonstrations=has_demonstrations)
-    grid = instructions * sets
-    # The version that serves is one point of the grid and was scored as the baseline.
-    distinct = _distinct(grid, plan.num_trials) * (1 - 1 / grid)
-    return Workload(
-        baseline=data.validation,
-        bootstrapping=_bootstrapping(plan, data),
-        proposing=_proposing(plan, data),
-        searching=_searching(plan, data, distinct),
-        gate=2 * data.test + data.train,
-        trials=total_trials(plan),
-    )
+
+    estimate: RunEstimate
+    warnings: tuple[str, ...]
+    reaches_gate: bool
 
 
 def estimate_run(
@@ -216,23 +154,24 @@ def estimate_run(
     lengths: Lengths,
     rates: Rates,
     bounds: Bounds,
-) -> tuple[RunEstimate, tuple[str, ...]]:
+) -> Expectation:
     """Turn calls into tokens, money and time, and cut them down to a budget.
 
     The search ends where the budget leaves what the gate needs, so a bound shortens the search
     alone; one that is below baseline and gate together ends the run before the gate can speak,
     which is worth a warning.
-
-    Returns:
-        The estimate and warnings about the budget.
     """
     demos = _demonstration_chars(plan, lengths)
     with_demos = lengths.bare + demos
-    compared = (lengths.serving + with_demos) / 2
     fixed = _sum(
         [
-            _judging(work.baseline, lengths.serving, plan=plan, rates=rates),
-            _judging(work.gate, compared, plan=plan, rates=rates),
+            _judging(
+                work.baseline + work.gate_serving,
+                lengths.serving,
+                plan=plan,
+                rates=rates,
+            ),
+            _judging(work.gate_candidate, with_demos, plan=plan, rates=rates),
             replace(_NOTHING, seconds=START_S),
         ]
     )
@@ -244,12 +183,13 @@ def estimate_run(
         ]
     )
     share, warnings = _affordable(fixed, search, work=work, bounds=bounds)
+    room = _room(fixed, bounds)
     spent = _sum([fixed, search.times(share)])
     spent = spent.times(min(1.0, _room(spent, bounds)))
     trials = round(work.trials * share)
     if work.trials and bounds.max_trials is not None:
         trials = min(trials, bounds.max_trials)
-    return (
+    return Expectation(
         RunEstimate(
             lm_calls=round(spent.calls),
             input_tokens=round(spent.input_tokens),
@@ -260,6 +200,7 @@ def estimate_run(
             basis=rates.basis,
         ),
         warnings,
+        reaches_gate=room >= 1,
     )
 
 
@@ -316,7 +257,7 @@ def _judging(
 def _proposals(calls: float, lengths: Lengths, *, rates: Rates) -> _Spend:
     """Return what the proposer costs: half its calls read a batch of examples."""
     tokens = (
-        lengths.bare + _SUMMARY_BATCH * lengths.example
+        lengths.bare + SUMMARY_BATCH * lengths.example
     ) * rates.tokens_per_char + _PROPOSAL_OUTPUT_TOKENS
     return _Spend(
         calls,
@@ -399,64 +340,6 @@ def _room(spent: _Spend, bounds: Bounds) -> float:
 
 def _figure(value: float) -> str:
     return f"{value:,.2f}" if value < 10 else f"{value:,.0f}"  # noqa: PLR2004 - two digits are enough from there
-
-
-def _instructions(plan: SearchPlan, curated_count: int) -> int:
-    if plan.instruction_source is InstructionSource.PROPOSER:
-        return plan.num_candidates
-    return min(plan.num_candidates, 1 + curated_count)
-
-
-def _demonstration_sets(
-    plan: SearchPlan, data: DataCounts, *, has_demonstrations: bool
-) -> int:
-    none = plan.max_labeled_demos == 0 and plan.max_bootstrapped_demos == 0
-    found = 1 if none or not data.train else plan.num_candidates
-    return found + has_demonstrations
-
-
-def _distinct(grid: int, trials: int) -> float:
-    """Return how many different points so many trials visit, on average.
-
-    Independent draws would hit ``grid * (1 - (1 - 1/grid) ** trials)``, a sampler that never returns
-    the smaller of the two numbers. MIPROv2's lies between (72 of 100 points in 90 trials, 13 of 16
-    in 20, 8 of 25 in 10); the mean is a little on the long side of that.
-    """
-    missed = float((1 - 1 / grid) ** trials)
-    independent = grid * (1 - missed)
-    return (independent + min(grid, trials)) / 2
-
-
-def _bootstrapping(plan: SearchPlan, data: DataCounts) -> float:
-    """Sets beyond none and labels only each look for their successes among training examples.
-
-    The first of them wants the full number, the others a random one from 1 to that.
-    """
-    wanted = plan.max_bootstrapped_demos
-    sets = plan.num_candidates - 2
-    if not wanted or sets < 1:
-        return 0.0
-    first = min(data.train, wanted / SUCCESS_RATE)
-    other = min(data.train, (1 + wanted) / 2 / SUCCESS_RATE)
-    return first + (sets - 1) * other
-
-
-def _proposing(plan: SearchPlan, data: DataCounts) -> float:
-    """A call per batch of at most 30 examples, one to sum up, one for each new instruction."""
-    if plan.instruction_source is not InstructionSource.PROPOSER:
-        return 0.0
-    batches = -(-min(data.train, _SUMMARY_EXAMPLES) // _SUMMARY_BATCH)
-    return max(1, batches) + 1 + plan.num_candidates - 1
-
-
-def _searching(plan: SearchPlan, data: DataCounts, distinct: float) -> float:
-    if plan.minibatch_size is None:
-        return distinct * data.validation
-    # A point that is drawn again sees other examples; those seen before are in the cache.
-    draws = plan.num_trials / max(1.0, distinct)
-    missed = float((1 - plan.minibatch_size / data.validation) ** draws)
-    full = min(distinct, -(-plan.num_trials // MINIBATCH_FULL_STEPS))
-    return data.validation * ((distinct - full) * (1 - missed) + full)
 
 
 def _demonstration_chars(plan: SearchPlan, lengths: Lengths) -> float:

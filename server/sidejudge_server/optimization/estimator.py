@@ -30,12 +30,11 @@ from sidejudge_server.lm.types import ChatRequest
 from sidejudge_server.optimization.estimate import (
     NO_BOUNDS,
     Bounds,
-    DataCounts,
+    Expectation,
     Lengths,
     Rates,
     RunEstimate,
     estimate_run,
-    expected_calls,
 )
 from sidejudge_server.optimization.plan import (
     InstructionSource,
@@ -43,6 +42,7 @@ from sidejudge_server.optimization.plan import (
     SearchPlan,
 )
 from sidejudge_server.optimization.planning import completed_config, plan_for
+from sidejudge_server.optimization.workload import DataCounts, expected_calls
 from sidejudge_server.training.readiness import TrainingSet
 from sidejudge_server.training.service import TrainingData, TrainingSets
 from sidejudge_storage import EvaluationRecord, ExampleRecord, Storage
@@ -73,6 +73,8 @@ class Preview:
     config_json: str
     training_set: TrainingSet
     warnings: tuple[str, ...]
+    reaches_gate: bool
+    """False if the budget ends the run before the gate can speak."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +127,14 @@ class Estimator:
         version = self._registry.get_version(judge_id)
         data = await self._training.training_data(judge_id)
         plan = plan_for(self._settings, config, version, data.training_set)
-        estimate, warnings = await self.estimate(
-            version, plan, data=data, bounds=bounds
+        expected = await self.estimate(version, plan, data=data, bounds=bounds)
+        return Preview(
+            expected.estimate,
+            canonical_json(completed_config(config, plan)),
+            data.training_set,
+            expected.warnings,
+            expected.reaches_gate,
         )
-        config_json = canonical_json(completed_config(config, plan))
-        return Preview(estimate, config_json, data.training_set, warnings)
 
     async def estimate(
         self,
@@ -138,7 +143,7 @@ class Estimator:
         *,
         data: TrainingData,
         bounds: Bounds,
-    ) -> tuple[RunEstimate, tuple[str, ...]]:
+    ) -> Expectation:
         """Estimate a run and say what else to know before it starts.
 
         Args:
@@ -162,14 +167,15 @@ class Estimator:
             curated_count=len(curated_instructions(program)),
             has_demonstrations=bool(program.demonstrations),
         )
-        estimate, warnings = estimate_run(
+        expected = estimate_run(
             work,
             plan,
             lengths=_lengths(program, data.examples, logprobs=logprobs),
             rates=self._rates(recent, logprobs=logprobs),
             bounds=bounds,
         )
-        return estimate, (*warnings, *self._warnings(plan, counts))
+        warnings = (*expected.warnings, *self._warnings(plan, counts))
+        return replace(expected, warnings=warnings)
 
     def _rates(self, recent: _Recent, *, logprobs: bool) -> Rates:
         task = self._settings.task_lm

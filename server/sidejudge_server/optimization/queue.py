@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -66,13 +66,25 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class CreateOptimization:
-    """A run to start. ``request_id`` is the UUID of the request, or ""."""
+    """A run to start.
+
+    Attributes:
+        judge_id: The judge.
+        config: How to search.
+        deploy_if_better: True to deploy a candidate that the gate says is better.
+        request_id: UUID of the request, or "".
+        budget: What it may spend.
+        trigger_source: caller or policy.
+        trigger_reason: Why a policy starts it, with figures; "" for a caller.
+    """
 
     judge_id: str
     config: OptimizationConfig = field(default_factory=OptimizationConfig)
     deploy_if_better: bool = False
     request_id: str = ""
     budget: OptimizationBudget = field(default_factory=OptimizationBudget)
+    trigger_source: str = "caller"
+    trigger_reason: str = ""
 
 
 async def _uninterrupted(work: Coroutine[Any, Any, T]) -> T:
@@ -126,6 +138,7 @@ class OptimizationService:
         self._live: dict[str, LiveRun] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._creating = asyncio.Lock()
+        self._ended: list[Callable[[str], None]] = []
 
     async def start(self) -> None:
         """End the runs that were going when the server died, keeping their best versions."""
@@ -192,7 +205,13 @@ class OptimizationService:
         found = await self._estimator.preview(
             command.judge_id, command.config, command.budget
         )
-        return replace(found, warnings=(*self._busy(command.judge_id), *found.warnings))
+        if active := self.active_run(command.judge_id):
+            busy = (
+                f"the judge is being optimized by optimizations/{active}: another run would be "
+                "refused until it ends"
+            )
+            found = replace(found, warnings=(busy, *found.warnings))
+        return found
 
     async def get(self, optimization_id: str) -> OptimizationRecord:
         """Return a run; NotFoundError if there is none."""
@@ -280,6 +299,16 @@ class OptimizationService:
         await _uninterrupted(stop())
         return live.record
 
+    def on_ended(self, listener: Callable[[str], None]) -> None:
+        """Call back with the judge's id whenever one of its runs has ended."""
+        self._ended.append(listener)
+
+    def active_run(self, judge_id: str) -> str:
+        """Return the id of the run of a judge that has not ended, "" if there is none."""
+        return next(
+            (r.run_id for r in self._live.values() if r.record.judge_id == judge_id), ""
+        )
+
     @property
     def active_count(self) -> int:
         """Runs that have not ended."""
@@ -291,19 +320,18 @@ class OptimizationService:
         self, command: CreateOptimization, *, claim: Claim
     ) -> OptimizationRecord:
         judge = self._registry.get(command.judge_id)
-        for run in self._live.values():
-            if run.record.judge_id == command.judge_id:
-                raise _in_progress(judge, run.run_id)
+        if active := self.active_run(command.judge_id):
+            raise _in_progress(judge, active)
         data = await self._training.training_data(command.judge_id)
         training_set = data.training_set
         _check_ready(training_set, self._settings.optimization.min_examples)
         version = self._registry.get_version(command.judge_id)
         plan = plan_for(self._settings, command.config, version, training_set)
-        estimate, _ = await self._estimator.estimate(
+        expected = await self._estimator.estimate(
             version, plan, data=data, bounds=command.budget
         )
         record = self._record(
-            command, version, training_set, plan=plan, estimate=estimate
+            command, version, training_set, plan=plan, estimate=expected.estimate
         )
         run = LiveRun(record, self._storage)
         most = command.budget.max_trials
@@ -370,15 +398,8 @@ class OptimizationService:
             ended_at=None,
             estimate_json=canonical_json(estimate.to_json()),
             budget_json=canonical_json(command.budget.to_json()),
-        )
-
-    def _busy(self, judge_id: str) -> tuple[str, ...]:
-        """Return a warning if a run of the judge would be refused now because of another one."""
-        return tuple(
-            f"the judge is being optimized by optimizations/{run.run_id}: another run would be "
-            "refused until it ends"
-            for run in self._live.values()
-            if run.record.judge_id == judge_id
+            trigger_source=command.trigger_source,
+            trigger_reason=command.trigger_reason,
         )
 
     async def _execute(
@@ -394,6 +415,8 @@ class OptimizationService:
         finally:
             self._live.pop(run.run_id, None)
             self._tasks.pop(run.run_id, None)
+            for listener in self._ended:
+                listener(run.record.judge_id)
 
 
 def _check_ready(training_set: TrainingSet, need: int) -> None:

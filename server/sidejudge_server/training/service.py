@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -101,6 +101,7 @@ class FeedbackService:
         self._registry = registry
         self._collector = collector
         self._settings = settings
+        self._imported: list[Callable[[str], None]] = []
         self._recorder = FeedbackRecorder(
             storage,
             registry,
@@ -108,6 +109,18 @@ class FeedbackService:
             recent=recent,
             requests=requests or RequestLog(storage),
         )
+
+    def on_imported(self, listener: Callable[[str], None]) -> None:
+        """Call back with the judge's id whenever imported examples count."""
+        self._imported.append(listener)
+
+    async def settle(self) -> None:
+        """Return when all acknowledged feedback has become examples.
+
+        Raises:
+            StorageUnavailableError: The database does not take them.
+        """
+        await self._collector.drain()
 
     async def record(
         self, correction: Correction, *, request_id: str = ""
@@ -207,7 +220,11 @@ class FeedbackService:
             for index, record in enumerate(records)
             if record.rejection is not None
         )
-        return ImportOutcome(len(records) - len(rejected), rejected)
+        outcome = ImportOutcome(len(records) - len(rejected), rejected)
+        if outcome.imported_count:
+            for listener in self._imported:
+                listener(judge_id)
+        return outcome
 
     async def export(
         self,

@@ -11,7 +11,7 @@ from sidejudge_storage.readers.base import Reader, Where
 from sidejudge_storage.records import ExampleRecord
 from sidejudge_storage.tables import EXAMPLES, id_list
 
-__all__ = ["ExampleFilter", "ExampleReader"]
+__all__ = ["ExampleFilter", "ExampleReader", "NewExamples"]
 
 _CONFLICTING = "conflicting_label"
 """The rejection of examples that clash with another; they take part in later comparisons."""
@@ -28,6 +28,14 @@ class ExampleFilter:
     split: str | None = None
     show_rejected: bool = False
     """Whether rejected examples are listed as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewExamples:
+    """How many examples were accepted, and how many of them the judge had got wrong."""
+
+    count: int
+    disagreements: int
 
 
 class ExampleReader(Reader[ExampleRecord]):
@@ -122,6 +130,39 @@ class ExampleReader(Reader[ExampleRecord]):
             [id_list(_FIFTHS), _ROUNDING, judge_id],
         )
         return {(split, label): count for split, label, count in rows}
+
+    async def new(
+        self,
+        judge_id: str,
+        *,
+        after: str | None,
+        origins: Iterable[str],
+        score_difference: float,
+    ) -> NewExamples:
+        """Count the accepted examples with ids above ``after``, None for all.
+
+        Args:
+            judge_id: The judge.
+            after: An id of any kind; ids sort by time.
+            origins: Only of these.
+            score_difference: Scores that are so far apart disagree; verdicts if they differ.
+                An example of which it is not known what the judge had answered agrees.
+        """
+        where = (
+            Where()
+            .equals(judge_id=judge_id)
+            .add("rejection IS NULL")
+            .member("origin", origins)
+        )
+        if after is not None:
+            where.add("example_id > ?", after)
+        rows = await self._rows(
+            "SELECT count(*), count(*) FILTER (verdict <> judged_verdict"  # noqa: S608 - names are ours, values are bound
+            " OR abs(score - judged_score) > ?)"
+            f" FROM examples{where.sql}",
+            [score_difference - _ROUNDING, *where.params],
+        )
+        return NewExamples(*rows[0])
 
     async def rejection_counts(self, judge_id: str) -> dict[str, int]:
         """Return the number of rejected examples by reason."""

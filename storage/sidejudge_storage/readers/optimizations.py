@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from datetime import datetime
 
 from sidejudge_storage.database import Database
 from sidejudge_storage.readers.base import Reader, Where
 from sidejudge_storage.records import OptimizationEventRecord, OptimizationRecord
-from sidejudge_storage.tables import OPTIMIZATION_EVENTS, OPTIMIZATIONS
+from sidejudge_storage.tables import OPTIMIZATION_EVENTS, OPTIMIZATIONS, naive_utc
 
 __all__ = ["OptimizationFilter", "OptimizationReader"]
 
@@ -22,6 +23,8 @@ class OptimizationFilter:
 
     judge_id: str | None = None
     state: str | None = None
+    trigger_source: str | None = None
+    """caller or policy."""
 
 
 class OptimizationReader(Reader[OptimizationRecord]):
@@ -39,6 +42,17 @@ class OptimizationReader(Reader[OptimizationRecord]):
     async def active(self) -> list[OptimizationRecord]:
         """Return those that are queued, running or cancelling, oldest first."""
         where = Where().member("state", _ACTIVE)
+        return await self._select(where, order="optimization_id")
+
+    async def of_policy(
+        self, judge_id: str, *, since: datetime
+    ) -> list[OptimizationRecord]:
+        """Return what the policy of a judge started since a moment, oldest first."""
+        where = (
+            Where()
+            .equals(judge_id=judge_id, trigger_source="policy")
+            .add("created_at > ?", naive_utc(since))
+        )
         return await self._select(where, order="optimization_id")
 
     async def events(
@@ -74,7 +88,11 @@ class OptimizationReader(Reader[OptimizationRecord]):
         self, condition: OptimizationFilter, *, before: str | None, limit: int
     ) -> list[OptimizationRecord]:
         """Return up to ``limit`` optimizations, newest first, with ids below ``before``."""
-        where = Where().equals(judge_id=condition.judge_id, state=condition.state)
+        where = Where().equals(
+            judge_id=condition.judge_id,
+            state=condition.state,
+            trigger_source=condition.trigger_source,
+        )
         return await self._newest(where, before=before, limit=limit)
 
 

@@ -545,9 +545,9 @@ class OptimizationPolicy(_message.Message):
     enabled: _builtins.bool
     """True to start runs; false by default."""
     min_new_examples: _builtins.int
-    """Accepted examples since the last run, 1 to 100,000; default 50."""
+    """Accepted examples since the last run, failed ones aside, synthetic ones not counted: 1 to 100,000; default 50."""
     min_disagreements: _builtins.int
-    """Of these, how many the judge had got wrong, 0 to 100,000; default 5."""
+    """Of these, how many the judge had got wrong (scores: by 0.2 or more), 0 to 100,000; default 5. Imported examples show nothing of that."""
     deploy_if_better: _builtins.bool
     """True to deploy a candidate if the gate says it is better."""
     paused: _builtins.bool
@@ -568,7 +568,7 @@ class OptimizationPolicy(_message.Message):
     """Changes with every change by hand. Send it back to be refused (ABORTED) if somebody was faster."""
     @_builtins.property
     def cool_down(self) -> _duration_pb2.Duration:
-        """Least time between the end of one run of the judge and the next start; default 6 hours."""
+        """Least time between the end of one run of the judge and the next start, 0 to 365 days; default 6 hours."""
 
     @_builtins.property
     def daily_budget(self) -> _optimization_pb2.OptimizationBudget:
@@ -587,8 +587,8 @@ class OptimizationPolicy(_message.Message):
         *,
         name: _builtins.str = ...,
         enabled: _builtins.bool = ...,
-        min_new_examples: _builtins.int = ...,
-        min_disagreements: _builtins.int = ...,
+        min_new_examples: _builtins.int | None = ...,
+        min_disagreements: _builtins.int | None = ...,
         cool_down: _duration_pb2.Duration | None = ...,
         daily_budget: _optimization_pb2.OptimizationBudget | None = ...,
         config: _optimization_pb2.OptimizationConfig | None = ...,
@@ -603,11 +603,18 @@ class OptimizationPolicy(_message.Message):
         last_start_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "cool_down", b"cool_down", "daily_budget", b"daily_budget", "last_start_time", b"last_start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_disagreements", b"_min_disagreements", "_min_new_examples", b"_min_new_examples", "config", b"config", "cool_down", b"cool_down", "daily_budget", b"daily_budget", "last_start_time", b"last_start_time", "min_disagreements", b"min_disagreements", "min_new_examples", b"min_new_examples"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "cool_down", b"cool_down", "daily_budget", b"daily_budget", "deploy_if_better", b"deploy_if_better", "enabled", b"enabled", "etag", b"etag", "last_optimization", b"last_optimization", "last_reason", b"last_reason", "last_start_time", b"last_start_time", "min_disagreements", b"min_disagreements", "min_new_examples", b"min_new_examples", "name", b"name", "new_disagreements", b"new_disagreements", "new_examples", b"new_examples", "pause_reason", b"pause_reason", "paused", b"paused", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_disagreements", b"_min_disagreements", "_min_new_examples", b"_min_new_examples", "config", b"config", "cool_down", b"cool_down", "daily_budget", b"daily_budget", "deploy_if_better", b"deploy_if_better", "enabled", b"enabled", "etag", b"etag", "last_optimization", b"last_optimization", "last_reason", b"last_reason", "last_start_time", b"last_start_time", "min_disagreements", b"min_disagreements", "min_new_examples", b"min_new_examples", "name", b"name", "new_disagreements", b"new_disagreements", "new_examples", b"new_examples", "pause_reason", b"pause_reason", "paused", b"paused", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__min_disagreements: _TypeAlias = _typing.Literal["min_disagreements"]  # noqa: Y015
+    _WhichOneofArgType__min_disagreements: _TypeAlias = _typing.Literal["_min_disagreements", b"_min_disagreements"]  # noqa: Y015
+    _WhichOneofReturnType__min_new_examples: _TypeAlias = _typing.Literal["min_new_examples"]  # noqa: Y015
+    _WhichOneofArgType__min_new_examples: _TypeAlias = _typing.Literal["_min_new_examples", b"_min_new_examples"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_disagreements) -> _WhichOneofReturnType__min_disagreements | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_new_examples) -> _WhichOneofReturnType__min_new_examples | None: ...
 
 Global___OptimizationPolicy: _TypeAlias = OptimizationPolicy  # noqa: Y015
 
@@ -671,7 +678,7 @@ class UpdateOptimizationPolicyRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """Fields to change; all if empty."""
+        """Fields to change, such as `enabled` or `daily_budget`; all if empty. A field that is named but not set gets its default."""
 
     def __init__(
         self,
