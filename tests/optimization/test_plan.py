@@ -152,6 +152,30 @@ def test_algorithms_have_trials_of_their_own(algorithm, auto, trials):
     assert plan.num_trials == trials
 
 
+@pytest.mark.parametrize(
+    ("algorithm", "local", "source"),
+    [
+        (AlgorithmName.CALIBRATION, False, InstructionSource.CURATED),
+        (AlgorithmName.LABELED_DEMONSTRATIONS, False, InstructionSource.CURATED),
+        (AlgorithmName.GEPA, True, InstructionSource.PROPOSER),
+        (AlgorithmName.AUTO, True, InstructionSource.CURATED),
+        (AlgorithmName.AUTO, False, InstructionSource.PROPOSER),
+    ],
+)
+def test_who_writes_depends_on_the_algorithm(algorithm, local, source):
+    """What writes no instructions needs no model for it; GEPA always does."""
+    plan = _plan(OptimizationConfig(algorithm=algorithm), local=local)
+    assert plan.instruction_source is source
+
+
+def test_instructions_that_nobody_may_write_are_no_task_for_gepa():
+    """Curated ones are not evolved."""
+    (violation,) = OptimizationConfig(
+        algorithm=AlgorithmName.GEPA, instruction_source=InstructionSource.CURATED
+    ).violations()
+    assert violation.field == "optimization.config.instruction_source"
+
+
 def test_only_mipro_looks_at_minibatches():
     """Few candidates can all be scored on everything."""
     config = OptimizationConfig(algorithm=AlgorithmName.LABELED_DEMONSTRATIONS)

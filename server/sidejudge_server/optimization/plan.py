@@ -94,6 +94,10 @@ GEPA_MINIBATCH = 3
 GEPA_PROPOSALS_PER_TRIAL = 4
 """Proposals that GEPA may try for each one that is good enough to be scored on everything."""
 
+_WRITE_NOTHING = frozenset(
+    {AlgorithmName.CALIBRATION, AlgorithmName.LABELED_DEMONSTRATIONS}
+)
+
 UNAVAILABLE = frozenset({AlgorithmName.MEMORY})
 """Known to the contract, not to this server."""
 
@@ -287,6 +291,8 @@ def make_plan(
         if prompt_model or not local or algorithm is AlgorithmName.GEPA
         else InstructionSource.CURATED
     )
+    if algorithm in _WRITE_NOTHING:
+        source = InstructionSource.CURATED
     trials, candidates = (100, 10) if scores else (150, 15)
     if config.auto:
         trials, candidates = _PRESETS[config.auto]
