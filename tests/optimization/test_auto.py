@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from dataclasses import replace
@@ -10,6 +11,8 @@ import pytest
 
 from sidejudge_server.config import LMSettings
 from sidejudge_server.judges.codec import program_from_json
+from sidejudge_server.optimization.budget import OptimizationBudget
+from sidejudge_server.optimization.executor import LocalExecutor, start_fork_server
 from sidejudge_server.optimization.plan import AlgorithmName, InstructionSource
 from tests.optimization.runs import (
     WORD,
@@ -127,6 +130,73 @@ def test_a_model_that_may_write_adds_a_step(lm, tmp_path):
     assert steps == ["labeled_demonstrations", "miprov2", "gepa"]
     assert any(t["algorithm"] == "gepa" for t in trials(events))
     assert WORD in program_from_json(result["candidate"]).instructions
+
+
+_BASELINE, _GATE = 24, 2 * 60 + 12
+
+
+@pytest.mark.parametrize(
+    ("more", "steps"),
+    [
+        (10, ["labeled_demonstrations: skipped", "miprov2: skipped"]),
+        (
+            60,
+            [
+                "labeled_demonstrations: at most 2 instead of 6 trials",
+                "labeled_demonstrations: kept",
+                "miprov2: skipped",
+            ],
+        ),
+        (200, ["labeled_demonstrations: kept", "miprov2: skipped"]),
+        (
+            250,
+            [
+                "labeled_demonstrations: kept",
+                "miprov2: at most 5 instead of 12 trials",
+                "miprov2: kept",
+            ],
+        ),
+    ],
+)
+def test_budget_decides_how_far_it_climbs(lm, tmp_path, more, steps):
+    """Steps are shortened or skipped, what was found is decided about, no call is made beyond."""
+    calls = _BASELINE + _GATE + more
+    spec = replace(_spec(lm, tmp_path), budget=OptimizationBudget(max_lm_calls=calls))
+    events = execute(spec)
+    assert _steps(events) == steps
+    assert lm.call_count <= calls
+    assert events[-1]["kind"] == "result"
+    assert events[-1]["decision"] is not None
+
+
+def test_step_that_is_cut_short_counts_with_what_it_has_found(lm, tmp_path):
+    """The last trial that the budget allows is one of the step's."""
+    spec = replace(_spec(lm, tmp_path), budget=OptimizationBudget(max_trials=2))
+    events = execute(spec)
+    assert len(trials(events)) == 3
+    assert events[-1]["stop_reason"] == "max_trials"
+    assert _steps(events) == ["labeled_demonstrations: kept"]
+    assert program_from_json(events[-1]["candidate"]).demonstrations
+    assert events[-1]["decision"] is not None
+
+
+def test_cancelled_climb_ends_at_once(lm, tmp_path):
+    """What a step has found so far was handed over with its trials."""
+    start_fork_server()
+
+    async def scenario():
+        executor = LocalExecutor(kill_after_s=20.0)
+        await executor.submit("run", _spec(lm, tmp_path).to_json())
+        seen = []
+        async for event in executor.events("run"):
+            seen.append(event)
+            if event["kind"] == "best_improved":
+                await executor.cancel("run")
+        return seen
+
+    seen = asyncio.run(scenario())
+    assert seen[-1]["kind"] == "cancelled"
+    assert [e for e in seen if e["kind"] == "best_improved"][-1]["program"]
 
 
 def test_rubric_judge_climbs_too(lm, tmp_path):

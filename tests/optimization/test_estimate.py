@@ -88,6 +88,28 @@ def test_labelled_demonstrations_cost_one_look_at_validation_a_set():
     assert _work(DataCounts(0, 30, 40), **labelled).searching == 0
 
 
+def test_evolution_is_counted_at_its_bounds():
+    """Four proposals a trial, each tried on three examples by parent and child."""
+    gepa = {"algorithm": AlgorithmName.GEPA, "num_trials": 5}
+    work = _work(**gepa)
+    assert (work.proposing, work.trials) == (20, 5)
+    assert work.searching == 20 * 2 * 3 + 5 * 30
+    assert _work(DataCounts(0, 30, 40), **gepa).search == 0
+
+
+def test_ladder_is_the_sum_of_its_steps_and_one_gate():
+    """Each step is counted as if it stood alone, from a version with demonstrations."""
+    auto = {"num_trials": 4, "instruction_source": InstructionSource.PROPOSER}
+    whole = _work(algorithm=AlgorithmName.AUTO, **auto)
+    shown = _work(algorithm=AlgorithmName.LABELED_DEMONSTRATIONS, **auto)
+    mipro = _work(has_demonstrations=True, **auto)
+    gepa = _work(algorithm=AlgorithmName.GEPA, **auto)
+    assert whole.search >= shown.search + mipro.search + gepa.search
+    assert whole.trials >= shown.trials + mipro.trials + gepa.trials
+    assert whole.baseline == 30
+    assert whole.gate == 40 + max(w.gate_candidate for w in (shown, mipro, gepa))
+
+
 def test_demonstrations_of_the_judge_itself_cost_calls():
     """More of them cost more, and never more than all training examples a set."""
     few = _work(num_candidates=6, max_bootstrapped_demos=1)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sidejudge_server.optimization.ladder import planned_trials, rungs
+from sidejudge_server.optimization.ladder import planned_trials, rungs, shorter_plans
 from sidejudge_server.optimization.ladder_step import (
     STEP_BAR,
     compare_step,
@@ -64,6 +64,19 @@ def test_planned_trials_are_those_of_all_steps():
     """Progress counts up to their sum."""
     assert planned_trials(replace(_AUTO, algorithm=AlgorithmName.MIPROV2)) == 30
     assert planned_trials(_AUTO) == sum(rung.num_trials for rung in rungs(_AUTO))
+
+
+def test_shorter_plans_end_where_a_step_is_hardly_worth_it():
+    """Two thirds each, down to a minimum; never more than was asked for."""
+    mipro = replace(_AUTO, algorithm=AlgorithmName.MIPROV2)
+    assert [p.num_trials for p in shorter_plans(mipro)] == [30, 20, 13, 8, 5]
+    few = replace(mipro, num_trials=3)
+    assert [p.num_trials for p in shorter_plans(few)] == [3]
+
+
+def test_budget_bounds_the_planned_trials():
+    """Progress counts no trials that the budget does not allow."""
+    assert planned_trials(_AUTO, 4) == 4
 
 
 @pytest.mark.parametrize(

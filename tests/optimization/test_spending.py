@@ -59,6 +59,50 @@ async def _calls(meter, count):
 
 
 @pytest.mark.parametrize(
+    ("bounds", "most"),
+    [
+        ({}, 10**6),
+        ({"max_lm_calls": 20}, 20 - 2 - 5),
+        # Calls took 25 tokens and $0.002, which is counted one and a half times.
+        ({"max_tokens": 1_000}, (1_000 - 2 * 25) // 37.5 - 5),
+        ({"max_cost_usd": 0.0601}, (0.0601 - 2 * 0.002) // 0.003 - 5),
+    ],
+)
+def test_what_is_left_reaches_for_so_many_average_calls(bounds, most):
+    """After two calls, with five kept back for the gate."""
+
+    async def scenario():
+        meter = SpendMeter(OptimizationBudget(**bounds), clock=_Clock())
+        await _calls(meter, 2)
+        meter.keep_back(5)
+        return meter.reaches_for(most), meter.reaches_for(most + 1)
+
+    reached, beyond = asyncio.run(scenario())
+    assert reached
+    assert beyond == (not bounds)
+
+
+def test_time_that_is_left_reaches_for_so_many_average_calls():
+    """Calls of 2 s count as 3 s; 4 at once; 20 kept back."""
+
+    async def scenario():
+        clock = _Clock()
+        meter = SpendMeter(OptimizationBudget(max_duration_s=62.0), clock=clock)
+        ticket = await meter.begin(_BOUND)
+        clock.now += 2.0
+        meter.end(ticket, _USED)
+        meter.keep_back(20, concurrency=4)
+        return [meter.reaches_for(calls) for calls in (59, 60, 61)]
+
+    assert asyncio.run(scenario()) == [True, False, False]
+
+
+def test_without_a_budget_everything_is_within_reach():
+    """Not even time is bounded."""
+    assert SpendMeter().reaches_for(10**9)
+
+
+@pytest.mark.parametrize(
     ("bounds", "made", "reason"),
     [
         ({"max_lm_calls": 4}, 4, StopReason.MAX_LM_CALLS),

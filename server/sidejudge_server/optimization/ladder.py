@@ -13,7 +13,14 @@ from sidejudge_server.optimization.plan import (
     total_trials,
 )
 
-__all__ = ["planned_trials", "rungs"]
+__all__ = ["planned_trials", "rungs", "shorter_plans"]
+
+_SMALLEST_TRIALS = {
+    AlgorithmName.LABELED_DEMONSTRATIONS: 2,
+    AlgorithmName.MIPROV2: 5,
+    AlgorithmName.GEPA: 3,
+}
+"""With fewer a step hardly finds anything; it is left out unless so few were asked for."""
 
 _LADDER = (
     AlgorithmName.CALIBRATION,
@@ -51,6 +58,20 @@ def rungs(plan: SearchPlan) -> tuple[SearchPlan, ...]:
             rung = replace(rung, num_trials=trials, minibatch_size=None)
         found.append(rung)
     return tuple(found)
+
+
+def shorter_plans(plan: SearchPlan) -> tuple[SearchPlan, ...]:
+    """Return the plan of a step and shorter ones, each about two thirds of the one before.
+
+    The last has as many trials as the step needs to be worth its calls.
+    """
+    smallest = min(
+        plan.num_trials, _SMALLEST_TRIALS.get(plan.algorithm, plan.num_trials)
+    )
+    found = [plan.num_trials]
+    while found[-1] > smallest:
+        found.append(max(smallest, 2 * found[-1] // 3))
+    return tuple(replace(plan, num_trials=trials) for trials in found)
 
 
 def planned_trials(plan: SearchPlan, most: int | None = None) -> int:

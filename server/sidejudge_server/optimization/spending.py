@@ -14,6 +14,7 @@ Optimizers swallow exceptions, so what stops a search is a BaseException.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -240,6 +241,27 @@ class SpendMeter:
             nothing = AttemptBound(0, 0, 0.0)
             self._keeps = self._excess(Purpose.SEARCH, nothing, calls=0) is None
             return self._keeps
+
+    def reaches_for(self, calls: float) -> bool:
+        """Say whether the search may make so many more calls if each takes what an average one took.
+
+        Args:
+            calls: LM calls that something would take; at least 0.
+        """
+        with self._lock:
+            averages = self._averages
+            bound = AttemptBound(
+                round(calls * averages.per_call(averages.total.tokens)),
+                0,
+                calls * averages.per_call(averages.total.usd),
+            )
+            if self._excess(Purpose.SEARCH, bound, calls=math.ceil(calls)) is not None:
+                return False
+            seconds = (calls + self._kept(Purpose.SEARCH)) * averages.per_call(
+                averages.seconds
+            )
+            most_s = self._budget.max_duration_s if self._budget else math.inf
+            return self.elapsed_s + seconds / self._concurrency < most_s
 
     @property
     def shortage(self) -> Shortage:

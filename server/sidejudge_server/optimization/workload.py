@@ -4,14 +4,18 @@ The baseline judges every validation example once; bootstrapping runs through tr
 it has its demonstrations; a trial judges validation examples; the refit asks nothing, because its
 answers are in the run's cache; the gate judges held-out examples with both versions and training
 examples with the candidate. A combination of instruction and demonstrations that comes up again is
-answered from the cache, so what counts is how many of the trials are distinct.
+answered from the cache, so what counts is how many of the trials are distinct. GEPA is counted at its
+bounds, and the ladder of ``auto`` as the sum of its steps.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sidejudge_server.optimization.ladder import rungs
 from sidejudge_server.optimization.plan import (
+    GEPA_MINIBATCH,
+    GEPA_PROPOSALS_PER_TRIAL,
     MINIBATCH_FULL_STEPS,
     AlgorithmName,
     InstructionSource,
@@ -60,6 +64,11 @@ class Workload:
     trials: int
 
     @property
+    def search(self) -> float:
+        """All calls between the baseline and the gate."""
+        return self.bootstrapping + self.proposing + self.searching
+
+    @property
     def gate(self) -> float:
         """All calls of the gate."""
         return self.gate_serving + self.gate_candidate
@@ -82,6 +91,13 @@ def expected_calls(
     """
     baseline, test, train = data.validation, data.test, data.train
     unshown = max(0, train - plan.max_labeled_demos)
+    if plan.algorithm is AlgorithmName.AUTO:
+        return _climbing(
+            plan,
+            data,
+            curated_count=curated_count,
+            has_demonstrations=has_demonstrations,
+        )
     if plan.algorithm is AlgorithmName.CALIBRATION:
         # The same prompt: the gate asks for one version's answers and applies two rules to them.
         return Workload(baseline, 0, 0, 0, test + train, 0, 0)
@@ -90,6 +106,8 @@ def expected_calls(
         return Workload(
             baseline, 0, 0, searching, test, test + unshown, plan.num_trials
         )
+    if plan.algorithm is AlgorithmName.GEPA:
+        return _evolving(plan, data)
     instructions = _instructions(plan, curated_count)
     sets = _demonstration_sets(plan, data, has_demonstrations=has_demonstrations)
     grid = instructions * sets
@@ -103,6 +121,57 @@ def expected_calls(
         gate_serving=test,
         gate_candidate=test + unshown,
         trials=total_trials(plan),
+    )
+
+
+def _climbing(
+    plan: SearchPlan,
+    data: DataCounts,
+    *,
+    curated_count: int,
+    has_demonstrations: bool,
+) -> Workload:
+    """Add up the steps; each may have left demonstrations to the next. There is one gate."""
+    steps = [
+        expected_calls(
+            step,
+            data,
+            curated_count=curated_count,
+            has_demonstrations=has_demonstrations
+            or (
+                index > 0 and step.algorithm is not AlgorithmName.LABELED_DEMONSTRATIONS
+            ),
+        )
+        for index, step in enumerate(rungs(plan))
+    ]
+    return Workload(
+        baseline=data.validation,
+        bootstrapping=sum(step.bootstrapping for step in steps),
+        proposing=sum(step.proposing for step in steps),
+        searching=sum(step.searching for step in steps),
+        gate_serving=data.test,
+        gate_candidate=max(step.gate_candidate for step in steps),
+        trials=sum(step.trials for step in steps),
+    )
+
+
+def _evolving(plan: SearchPlan, data: DataCounts) -> Workload:
+    """Count all proposals and all scored instructions that there may be: most runs take less.
+
+    A proposal is tried on a few training examples by parent and child.
+    """
+    if not data.train or not data.validation:
+        return Workload(data.validation, 0, 0, 0, data.test, data.test, 0)
+    proposals = GEPA_PROPOSALS_PER_TRIAL * plan.num_trials
+    seen = min(GEPA_MINIBATCH, data.train)
+    return Workload(
+        baseline=data.validation,
+        bootstrapping=0,
+        proposing=proposals,
+        searching=2 * seen * proposals + plan.num_trials * data.validation,
+        gate_serving=data.test,
+        gate_candidate=data.test + data.train,
+        trials=plan.num_trials,
     )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sidejudge_server.judges.codec import program_to_json
+from sidejudge_server.judges.types import JudgeProgram
 from sidejudge_server.optimization.algorithms.algorithm import Algorithm
 from sidejudge_server.optimization.algorithms.context import SearchContext
-from sidejudge_server.optimization.ladder import rungs
+from sidejudge_server.optimization.ladder import rungs, shorter_plans
 from sidejudge_server.optimization.ladder_step import compare_step, step_helps
 from sidejudge_server.optimization.plan import AlgorithmName, SearchPlan
 from sidejudge_server.optimization.scoring import Fitted
+from sidejudge_server.optimization.workload import DataCounts, expected_calls
 
 __all__ = ["Ladder"]
 
@@ -29,14 +31,42 @@ class Ladder:
         cross-validation decides about that. What a step has found when the budget ends counts.
         """
         kept = context.refit(context.program, closing=True)
-        for plan in rungs(context.plan):
-            if plan.algorithm is AlgorithmName.CALIBRATION:
+        for planned in rungs(context.plan):
+            if planned.algorithm is AlgorithmName.CALIBRATION:
                 continue
+            plan = _affordable(context, kept.program, planned)
+            if plan is None:
+                context.reporter.warning(
+                    f"{planned.algorithm}: skipped, what is left of the budget does not reach for it"
+                )
+                continue
+            if plan.num_trials < planned.num_trials:
+                context.reporter.warning(
+                    f"{plan.algorithm}: at most {plan.num_trials} instead of {planned.num_trials} "
+                    "trials, for which what is left of the budget does not reach"
+                )
             rung = context.rung(kept.program, plan)
             try:
                 self._algorithms[plan.algorithm].search(rung)
             finally:
                 kept = _step(context, rung, plan, kept=kept)
+
+
+def _affordable(
+    context: SearchContext, program: JudgeProgram, planned: SearchPlan
+) -> SearchPlan | None:
+    """Return the longest plan of a step that the rest of the budget reaches for; None for none."""
+    data = DataCounts(len(context.train), len(context.validation), test=0)
+    for plan in shorter_plans(planned):
+        work = expected_calls(
+            plan,
+            data,
+            curated_count=len(context.curated),
+            has_demonstrations=bool(program.demonstrations),
+        )
+        if context.models.meter.reaches_for(work.search):
+            return plan
+    return None
 
 
 def _step(
