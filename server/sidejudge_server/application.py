@@ -23,6 +23,7 @@ from sidejudge_server.errors import LMError
 from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.judges.requests import RequestLog
 from sidejudge_server.judges.service import EvaluationService
+from sidejudge_server.judges.slack import Slack
 from sidejudge_server.lm.client import create_client
 from sidejudge_server.lm.embedded import EmbeddedClient
 from sidejudge_server.lm.types import ChatClient
@@ -31,6 +32,8 @@ from sidejudge_server.optimization.executor import LocalExecutor
 from sidejudge_server.optimization.policies import PolicyService
 from sidejudge_server.optimization.queue import OptimizationService
 from sidejudge_server.optimization.scheduler import PolicyScheduler
+from sidejudge_server.optimization.shadow import ShadowCandidates
+from sidejudge_server.optimization.shadow_judge import ShadowJudge
 from sidejudge_server.training.collector import TrainingCollector
 from sidejudge_server.training.service import FeedbackService
 from sidejudge_storage import Storage, StorageError, StorageOptions
@@ -116,9 +119,13 @@ class Application:
         await registry.load()
         client = create_client(settings.task_lm, model_dir=settings.model_dir)
         self._cleanup.push_async_callback(client.close)
+        embedded = isinstance(client, EmbeddedClient)
+        slack = Slack(1 if embedded else settings.task_lm.max_concurrency)
         evaluations = EvaluationService(
-            storage, registry, client, settings, requests=requests
+            storage, registry, client, settings, requests=requests, slack=slack
         )
+        shadows = ShadowCandidates(storage)
+        shadow_judge = ShadowJudge(storage, registry, shadows, client, slack=slack)
         collector = TrainingCollector(
             storage, registry, max_text_chars=settings.server.max_text_chars
         )
@@ -138,6 +145,7 @@ class Application:
             settings,
             requests=requests,
             resolve_lm=_resolver(settings, client),
+            shadows=shadows,
         )
         policies = PolicyService(storage, registry, feedback, optimizations, settings)
         scheduler = PolicyScheduler(policies)
@@ -145,6 +153,7 @@ class Application:
         optimizations.on_ended(scheduler.wake)
         feedback.on_imported(scheduler.wake)
         collector.on_accepted(lambda judge_id, _: scheduler.wake(judge_id))
+        collector.on_accepted(shadow_judge.hear)
         collector.start()
         self._cleanup.push_async_callback(collector.close)
         await optimizations.start()
@@ -153,6 +162,8 @@ class Application:
         await scheduler.start()
         self._scheduler = scheduler
         self._cleanup.push_async_callback(scheduler.close)
+        shadow_judge.start()
+        self._cleanup.push_async_callback(shadow_judge.close)
         # First of all: it may still start a run, and needs the model and the database.
         self._cleanup.push_async_callback(requests.drain, timeout_s=_LAST_WRITES_S)
         repair = storage.repair.message if storage.repair is not None else ""
@@ -162,6 +173,7 @@ class Application:
             feedback,
             optimizations,
             policies,
+            shadows,
             storage.database_id,
             repair,
         )

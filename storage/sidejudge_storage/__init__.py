@@ -6,6 +6,7 @@ from sidejudge_storage.commands import (
     ReplaceJudge,
     ReplaceOptimization,
     ReplaceOptimizationPolicy,
+    ReplaceShadowCandidate,
 )
 from sidejudge_storage.database import RepairReport, StorageOptions
 from sidejudge_storage.errors import (
@@ -39,6 +40,7 @@ from sidejudge_storage.readers.optimizations import (
 )
 from sidejudge_storage.readers.policies import OptimizationPolicyReader
 from sidejudge_storage.readers.requests import RequestReader
+from sidejudge_storage.readers.shadow_candidates import ShadowCandidateReader
 from sidejudge_storage.records import (
     DeploymentRecord,
     EvaluationRecord,
@@ -51,6 +53,7 @@ from sidejudge_storage.records import (
     OptimizationPolicyRecord,
     OptimizationRecord,
     RequestRecord,
+    ShadowCandidateRecord,
 )
 from sidejudge_storage.storage import Storage
 
@@ -89,10 +92,13 @@ __all__ = [
     "ReplaceJudge",
     "ReplaceOptimization",
     "ReplaceOptimizationPolicy",
+    "ReplaceShadowCandidate",
     "RequestReader",
     "RequestRecord",
     "RevisionConflictError",
     "RowMissingError",
+    "ShadowCandidateReader",
+    "ShadowCandidateRecord",
     "Storage",
     "StorageError",
     "StorageOptions",

@@ -16,6 +16,7 @@ from sidejudge_storage.records import (
     OptimizationPolicyRecord,
     OptimizationRecord,
     RequestRecord,
+    ShadowCandidateRecord,
 )
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "ReplaceJudge",
     "ReplaceOptimization",
     "ReplaceOptimizationPolicy",
+    "ReplaceShadowCandidate",
 ]
 
 
@@ -53,6 +55,13 @@ class ReplaceOptimizationPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplaceShadowCandidate:
+    """Replace the candidate in shadow of an optimization, which must exist."""
+
+    record: ShadowCandidateRecord
+
+
+@dataclass(frozen=True, slots=True)
 class RejectExample:
     """Take an example, which must exist, out of the training set.
 
@@ -75,11 +84,18 @@ Record = (
     | OptimizationEventRecord
     | GateUseRecord
     | OptimizationPolicyRecord
+    | ShadowCandidateRecord
     | RequestRecord
 )
 """A new row."""
 
-Change = ReplaceJudge | ReplaceOptimization | ReplaceOptimizationPolicy | RejectExample
+Change = (
+    ReplaceJudge
+    | ReplaceOptimization
+    | ReplaceOptimizationPolicy
+    | ReplaceShadowCandidate
+    | RejectExample
+)
 """A change of an existing row."""
 
 Command = Record | Change

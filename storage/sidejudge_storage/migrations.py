@@ -148,6 +148,16 @@ _INFLUENCES = ("ALTER TABLE evaluations ADD COLUMN influences_json VARCHAR",)
 _VERSION_LINEAGE = (
     "ALTER TABLE judge_versions ADD COLUMN lineage_json VARCHAR DEFAULT '{}'",
 )
+_SHADOW_CANDIDATES = (
+    """CREATE TABLE shadow_candidates (
+        judge_id VARCHAR NOT NULL, optimization_id VARCHAR NOT NULL, version BIGINT NOT NULL,
+        baseline_version BIGINT NOT NULL, deploy BOOLEAN NOT NULL, wins BIGINT NOT NULL,
+        losses BIGINT NOT NULL, pairs BIGINT NOT NULL, gate_pairs BIGINT NOT NULL,
+        sums_json VARCHAR, e_value DOUBLE NOT NULL, state VARCHAR NOT NULL,
+        reason VARCHAR NOT NULL, start_id VARCHAR NOT NULL, last_example_id VARCHAR NOT NULL,
+        created_at TIMESTAMP NOT NULL, updated_at TIMESTAMP NOT NULL
+    )""",
+)
 
 _OPTIMIZATION_POLICIES = (
     """CREATE TABLE optimization_policies (
@@ -167,6 +177,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration("0004_influences", _INFLUENCES),
     Migration("0005_version_lineage", _VERSION_LINEAGE),
     Migration("0006_optimization_policies", _OPTIMIZATION_POLICIES),
+    Migration("0007_shadow_candidates", _SHADOW_CANDIDATES),
 )
 """Every migration in the order in which they apply."""
 

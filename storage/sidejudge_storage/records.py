@@ -22,6 +22,7 @@ __all__ = [
     "OptimizationPolicyRecord",
     "OptimizationRecord",
     "RequestRecord",
+    "ShadowCandidateRecord",
 ]
 
 
@@ -241,6 +242,35 @@ class OptimizationPolicyRecord:
     paused: bool
     pause_reason: str
     revision: int
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowCandidateRecord:
+    """A version that has to prove itself on later corrections.
+
+    ``wins``, ``losses`` and ``pairs`` are of all pairs, ``gate_pairs`` of which the gate had seen;
+    ``sums_json`` is what more the evidence of scores needs, None for verdicts. ``state`` is active,
+    deployed, proven or dropped. Only examples with ids after ``start_id`` count;
+    ``last_example_id`` is the last one that did.
+    """
+
+    judge_id: str
+    optimization_id: str
+    version: int
+    baseline_version: int
+    deploy: bool
+    wins: int
+    losses: int
+    pairs: int
+    gate_pairs: int
+    sums_json: str | None
+    e_value: float
+    state: str
+    reason: str
+    start_id: str
+    last_example_id: str
     created_at: datetime
     updated_at: datetime
 

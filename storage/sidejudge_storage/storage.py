@@ -16,6 +16,7 @@ from sidejudge_storage.readers.judges import JudgeReader
 from sidejudge_storage.readers.optimizations import OptimizationReader
 from sidejudge_storage.readers.policies import OptimizationPolicyReader
 from sidejudge_storage.readers.requests import RequestReader
+from sidejudge_storage.readers.shadow_candidates import ShadowCandidateReader
 from sidejudge_storage.writer import Writer
 
 __all__ = ["Storage"]
@@ -42,6 +43,7 @@ class Storage:
         self.optimizations = OptimizationReader(database, self._executor)
         self.gate_uses = GateUseReader(database, self._executor)
         self.policies = OptimizationPolicyReader(database, self._executor)
+        self.shadow_candidates = ShadowCandidateReader(database, self._executor)
         self.requests = RequestReader(database, self._executor)
 
     @classmethod

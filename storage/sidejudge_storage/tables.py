@@ -28,6 +28,7 @@ from sidejudge_storage.records import (
     OptimizationPolicyRecord,
     OptimizationRecord,
     RequestRecord,
+    ShadowCandidateRecord,
 )
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "OPTIMIZATION_EVENTS",
     "OPTIMIZATION_POLICIES",
     "REQUESTS",
+    "SHADOW_CANDIDATES",
     "Table",
     "id_list",
     "naive_utc",
@@ -216,6 +218,9 @@ GATE_USES = Table("gate_uses", GateUseRecord, key=("optimization_id",))
 OPTIMIZATION_POLICIES = Table(
     "optimization_policies", OptimizationPolicyRecord, key=("judge_id",)
 )
+SHADOW_CANDIDATES = Table(
+    "shadow_candidates", ShadowCandidateRecord, key=("optimization_id",)
+)
 REQUESTS = Table(
     "requests", RequestRecord, key=("request_id",), view="answered_requests"
 )
@@ -231,6 +236,7 @@ _BY_TYPE: dict[type, Table[Any]] = {
     OptimizationEventRecord: OPTIMIZATION_EVENTS,
     GateUseRecord: GATE_USES,
     OptimizationPolicyRecord: OPTIMIZATION_POLICIES,
+    ShadowCandidateRecord: SHADOW_CANDIDATES,
     RequestRecord: REQUESTS,
 }
 

@@ -17,6 +17,7 @@ from sidejudge_storage.commands import (
     ReplaceJudge,
     ReplaceOptimization,
     ReplaceOptimizationPolicy,
+    ReplaceShadowCandidate,
 )
 from sidejudge_storage.database import Database
 from sidejudge_storage.errors import (
@@ -32,6 +33,7 @@ from sidejudge_storage.tables import (
     JUDGES,
     OPTIMIZATION_POLICIES,
     OPTIMIZATIONS,
+    SHADOW_CANDIDATES,
     Table,
     table_of,
 )
@@ -93,6 +95,9 @@ def _step(command: Command) -> _Insert | _Update:
         return _Update(
             OPTIMIZATION_POLICIES, lambda c: _replace_policy(c, command, row)
         )
+    if isinstance(command, ReplaceShadowCandidate):
+        row = SHADOW_CANDIDATES.encode(command.record)
+        return _Update(SHADOW_CANDIDATES, lambda c: _replace_shadow(c, command, row))
     if isinstance(command, RejectExample):
         return _Update(EXAMPLES, lambda c: _reject_example(c, command))
     record: Record = command
@@ -307,6 +312,15 @@ def _replace_policy(
         raise RevisionConflictError(
             f"the policy of judge {command.record.judge_id} is not at revision"
             f" {command.expected_revision}: read it again and repeat the change"
+        )
+
+
+def _replace_shadow(
+    connection: duckdb.DuckDBPyConnection, command: ReplaceShadowCandidate, row: str
+) -> None:
+    if _run(connection, SHADOW_CANDIDATES.replace_sql, [f"[{row}]"]) == [(0,)]:
+        raise RowMissingError(
+            f"optimization {command.record.optimization_id} has no candidate in shadow"
         )
 
 

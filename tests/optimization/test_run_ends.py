@@ -123,6 +123,55 @@ def test_version_deployed_meanwhile_is_not_overruled(tmp_path):
     assert "deployed during the run" in events[-2].payload["message"]
 
 
+def test_promising_candidate_goes_into_shadow_with_the_end_of_its_run(tmp_path):
+    """It is not deployed, whatever was asked for; the next server knows it."""
+
+    async def scenario():
+        async with running(tmp_path, entry=toy_workers.improves_a_little) as server:
+            await server.train()
+            record = await server.service.create(
+                replace(_SAFETY, deploy_if_better=True)
+            )
+            events = await server.watch_all(record.optimization_id)
+            shadows = await server.storage.shadow_candidates.of("safety")
+            return events[-1].record, server.registry.get("safety"), shadows
+
+    ended, judge, (shadow,) = asyncio.run(scenario())
+    assert json.loads(ended.decision_json)["deployed"] is False
+    assert "Version 2 is in shadow" in ended.summary
+    assert judge.deployed_version == 1
+    assert (shadow.state, shadow.version, shadow.baseline_version) == ("active", 2, 1)
+    assert (shadow.wins, shadow.losses, shadow.pairs) == (5, 0, 40)
+    assert shadow.deploy
+
+
+def test_promising_candidate_against_a_version_of_the_past_stays_out_of_shadow(
+    tmp_path,
+):
+    """Later corrections would be of another version than it was compared with."""
+
+    async def scenario():
+        async with running(tmp_path, max_workers=1) as server:
+            await server.train()
+            await server.train("relevance")
+            first = await server.service.create(CreateOptimization("relevance"))
+            record = await server.service.create(_SAFETY)
+            program = server.registry.get_version("safety").program
+            changed = replace(program, instructions="Written by hand meanwhile.")
+            version = await server.registry.add_version("safety", changed)
+            await server.registry.deploy(
+                "safety", version.version, author="a", reason="r"
+            )
+            server.executor._entry = toy_workers.improves_a_little
+            await server.service.cancel(first.optimization_id)
+            events = await server.watch_all(record.optimization_id, after=0)
+            return events, await server.storage.shadow_candidates.of("safety")
+
+    events, shadows = asyncio.run(scenario())
+    assert shadows == []
+    assert "does not go into shadow" in events[-2].payload["message"]
+
+
 @pytest.mark.parametrize("refused", [1, 2])
 def test_end_that_could_not_be_stored_is_tried_again_as_it_was(
     tmp_path, monkeypatch, refused

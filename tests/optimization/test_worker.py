@@ -86,6 +86,31 @@ def test_verdict_judge_gets_better_and_nothing_is_paid_twice(lm, tmp_path):
     assert result["progress"]["cached_calls"] > 0
 
 
+def test_decision_shows_what_changed(lm, tmp_path):
+    """Confusion matrices of both versions, and every example whose verdict is another one."""
+    decision = execute(make_spec(lm.base_url, tmp_path))[-1]["decision"]
+    assert decision["baseline_confusion"] == [
+        {"label": "fail", "verdict": "fail", "count": 20},
+        {"label": "fail", "verdict": "pass", "count": 10},
+        {"label": "pass", "verdict": "fail", "count": 10},
+        {"label": "pass", "verdict": "pass", "count": 20},
+    ]
+    assert decision["candidate_confusion"] == [
+        {"label": "fail", "verdict": "fail", "count": 30},
+        {"label": "pass", "verdict": "pass", "count": 30},
+    ]
+    assert decision["changed_examples"] == [
+        {
+            "example_id": f"test{index}",
+            "baseline_quality": 0.0,
+            "candidate_quality": 1.0,
+        }
+        for index in range(0, 60, 3)
+    ]
+    assert (decision["stage"], decision["use_count"]) == ("full", 1)
+    assert decision["e_value"] > 1000
+
+
 def test_best_so_far_comes_with_a_program_to_keep(lm, tmp_path):
     """A stopped run leaves a usable version behind."""
     events = execute(make_spec(lm.base_url, tmp_path))
@@ -103,6 +128,13 @@ def test_rubric_judge_gets_better(lm, tmp_path):
     assert result["decision"]["outcome"] == "improved"
     assert result["decision"]["baseline"]["value"] == pytest.approx(0.75, abs=0.01)
     assert result["decision"]["candidate"]["value"] > 0.98
+    assert result["decision"]["baseline_confusion"] == []
+    changes = [
+        c["candidate_quality"] - c["baseline_quality"]
+        for c in result["decision"]["changed_examples"]
+    ]
+    assert len(changes) == 60
+    assert changes == sorted(changes, reverse=True)
 
 
 def test_same_seed_same_run_and_zero_is_a_seed(lm, tmp_path):

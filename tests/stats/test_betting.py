@@ -9,22 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidejudge_server.stats import betting
+from sidejudge_server.stats import betting, evidence
 from sidejudge_server.stats.outcome import CannotSay
 from tests.stats.vectors import load
-
-
-def test_sign_e_value_agrees_with_the_vectors():
-    """Beta-binomial sign test, two-sided and one-sided."""
-    vectors = load("evalue_sign_betabinomial")
-    for case, expected in vectors.cases:
-        counts = case["wins"], case["losses"]
-        assert betting.sign_log_e(*counts, prior=case["a"]) == pytest.approx(
-            expected["log_e_two_sided"], abs=vectors.tolerance
-        )
-        assert betting.sign_log_e_new_better(*counts, prior=case["a"]) == pytest.approx(
-            expected["log_e_one_sided_wins"], abs=vectors.tolerance
-        )
 
 
 def test_betting_mixture_agrees_with_the_vectors():
@@ -55,14 +42,6 @@ def test_confidence_sequence_agrees_with_the_vectors():
                 wins, losses, ties=ties, mean=mean, alternative=alternative
             )
             assert e == pytest.approx(expected[key], abs=vectors.tolerance)
-
-
-def test_sign_e_value_of_five_wins():
-    """2^5 B(6,1)/B(1,1) = 32/6 two-sided; truncated to wins 2 (1 - 2^-6) times that."""
-    assert math.exp(betting.sign_log_e(5, 0)) == pytest.approx(32 / 6)
-    assert math.exp(betting.sign_log_e_new_better(5, 0)) == pytest.approx(
-        32 / 6 * 2 * (63 / 64)
-    )
 
 
 def test_confidence_sequence_of_a_known_case():
@@ -115,7 +94,6 @@ def test_all_wins_reach_the_end_of_the_range():
 
 def test_no_evidence_is_one():
     """E starts at 1, and its anytime p is 1 only because nothing was seen."""
-    assert betting.sign_log_e(0, 0) == pytest.approx(0)
     assert betting.betting_log_e([]) == pytest.approx(0)
     assert betting.anytime_p(-3.0) == 1.0
     assert betting.anytime_p(math.log(20)) == pytest.approx(0.05)
@@ -138,7 +116,7 @@ def test_peeking_after_every_pair_keeps_the_level():
     n = np.arange(1, length + 1)
     table = np.full((length + 1, length + 1), -np.inf)
     for w, k in {(int(w), int(k)) for row in wins for w, k in zip(row, n, strict=True)}:
-        table[w, k - w] = betting.sign_log_e(w, k - w)
+        table[w, k - w] = evidence.sign_log_e(w, k - w)
     e = table[wins, n - wins]
     rate = float((e.max(axis=1) >= math.log(20)).mean())
     standard_error = (0.05 * 0.95 / streams) ** 0.5

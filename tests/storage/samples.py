@@ -17,6 +17,7 @@ from sidejudge_storage import (
     OptimizationPolicyRecord,
     OptimizationRecord,
     RequestRecord,
+    ShadowCandidateRecord,
     new_id,
 )
 
@@ -212,6 +213,29 @@ def policy(**changes: Any) -> OptimizationPolicyRecord:
         "updated_at": NOW,
     }
     return OptimizationPolicyRecord(**(fields | changes))
+
+
+def shadow(**changes: Any) -> ShadowCandidateRecord:
+    fields: dict[str, Any] = {
+        "judge_id": "brevity",
+        "optimization_id": "o1",
+        "version": 2,
+        "baseline_version": 1,
+        "deploy": True,
+        "wins": 5,
+        "losses": 0,
+        "pairs": 20,
+        "gate_pairs": 20,
+        "sums_json": None,
+        "e_value": 10.5,
+        "state": "active",
+        "reason": "",
+        "start_id": "s1",
+        "last_example_id": "s1",
+        "created_at": NOW,
+        "updated_at": NOW,
+    }
+    return ShadowCandidateRecord(**(fields | changes))
 
 
 def request(**changes: Any) -> RequestRecord:

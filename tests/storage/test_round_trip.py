@@ -45,6 +45,7 @@ def test_every_record_comes_back_as_it_was(storage: Storage) -> None:
         "event": samples.event(),
         "gate_use": samples.gate_use(),
         "policy": samples.policy(),
+        "shadow": samples.shadow(sums_json="[1.5]"),
         "request": samples.request(),
     }
 
@@ -67,6 +68,7 @@ def test_every_record_comes_back_as_it_was(storage: Storage) -> None:
             )[0],
             "gate_use": (await storage.gate_uses.of("brevity"))[0],
             "policy": await storage.policies.get("brevity"),
+            "shadow": (await storage.shadow_candidates.of("brevity"))[0],
             "request": await storage.requests.get("r1"),
         }
 

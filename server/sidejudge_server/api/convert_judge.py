@@ -14,6 +14,7 @@ from sidejudge_server.api.convert_common import (
     criteria_messages,
     timestamp,
 )
+from sidejudge_server.api.convert_shadow import shadow_message
 from sidejudge_server.api.names import (
     judge_name,
     version_name,
@@ -30,6 +31,7 @@ from sidejudge_server.judges.types import (
     JudgeKind,
 )
 from sidejudge_server.judges.versions import Judge
+from sidejudge_storage import ShadowCandidateRecord
 
 __all__ = [
     "JudgeChanges",
@@ -175,8 +177,10 @@ def instructions_of_new_judge(
     )
 
 
-def judge_message(judge: Judge) -> judge_pb2.Judge:
-    """Return a judge as message."""
+def judge_message(
+    judge: Judge, shadow: ShadowCandidateRecord | None = None
+) -> judge_pb2.Judge:
+    """Return a judge as message, with its latest candidate in shadow if it had one."""
     message = judge_pb2.Judge(
         name=judge_name(judge.judge_id),
         display_name=judge.display_name,
@@ -188,6 +192,10 @@ def judge_message(judge: Judge) -> judge_pb2.Judge:
         update_time=timestamp(judge.updated_at),
         etag=judge.etag,
     )
+    if shadow is not None:
+        message.shadow.CopyFrom(
+            shadow_message(shadow, deployed_version=judge.deployed_version)
+        )
     spec = judge.spec
     getattr(message, spec.kind.value).SetInParent()
     if spec.kind is JudgeKind.RUBRIC:

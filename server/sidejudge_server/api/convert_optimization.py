@@ -20,9 +20,10 @@ from sidejudge_server.api.convert_budget import (
     outcome_value,
     stop_reason_value,
 )
-from sidejudge_server.api.convert_common import timestamp
+from sidejudge_server.api.convert_common import timestamp, verdict_value
 from sidejudge_server.api.convert_estimate import estimate_message
 from sidejudge_server.api.names import (
+    example_name,
     judge_name,
     optimization_name,
     trial_name,
@@ -253,6 +254,7 @@ def _duration(seconds: float) -> Duration:
 
 def _decision(decision: Mapping[str, Any]) -> pb.GateDecision:
     outcome = f"OUTCOME_{decision['outcome'].upper()}"
+    stage = decision.get("stage", "").upper() or "UNSPECIFIED"
     return pb.GateDecision(
         outcome=pb.GateDecision.Outcome.Value(outcome),
         summary=decision["summary"],
@@ -270,7 +272,30 @@ def _decision(decision: Mapping[str, Any]) -> pb.GateDecision:
         use_count=decision.get("use_count", 0),
         alpha=decision.get("alpha", 0.0),
         fresh_labels_needed=decision.get("fresh_labels_needed", 0),
+        stage=pb.GateDecision.Stage.Value(f"STAGE_{stage}"),
+        e_value=decision.get("e_value"),
+        baseline_confusion=_confusion(decision.get("baseline_confusion", ())),
+        candidate_confusion=_confusion(decision.get("candidate_confusion", ())),
+        changed_examples=[
+            pb.ChangedExample(
+                training_example=example_name(changed["example_id"]),
+                baseline_quality=changed["baseline_quality"],
+                candidate_quality=changed["candidate_quality"],
+            )
+            for changed in decision.get("changed_examples", ())
+        ],
     )
+
+
+def _confusion(cells: Sequence[Mapping[str, Any]]) -> list[pb.ConfusionCell]:
+    return [
+        pb.ConfusionCell(
+            label=verdict_value(cell["label"]),
+            verdict=verdict_value(cell["verdict"] or None),
+            count=cell["count"],
+        )
+        for cell in cells
+    ]
 
 
 def _error(error: Mapping[str, Any]) -> status_pb2.Status:

@@ -26,7 +26,8 @@ from sidejudge_server.judges.portable import (
     write_version,
 )
 from sidejudge_server.judges.registry import JudgeRegistry
-from sidejudge_server.judges.versions import JudgeVersion
+from sidejudge_server.judges.versions import Judge, JudgeVersion
+from sidejudge_server.optimization.shadow import ShadowCandidates
 
 __all__ = ["JudgeServicer"]
 
@@ -38,9 +39,14 @@ class JudgeServicer(JudgeServiceServicer):
     """Converts and delegates to `judges.registry.JudgeRegistry`."""
 
     def __init__(
-        self, registry: JudgeRegistry, tokens: TokenCodec, settings: Settings
+        self,
+        registry: JudgeRegistry,
+        shadows: ShadowCandidates,
+        tokens: TokenCodec,
+        settings: Settings,
     ) -> None:
         self._registry = registry
+        self._shadows = shadows
         self._tokens = tokens
         self._max_text_chars = settings.server.max_text_chars
 
@@ -59,7 +65,7 @@ class JudgeServicer(JudgeServiceServicer):
             instructions=instructions_of_new_judge(checker, request),
             request_id=checker.last_request_id(request.request_id),
         )
-        return pb.CreateJudgeResponse(judge=judge_message(judge))
+        return pb.CreateJudgeResponse(judge=self._message(judge))
 
     async def GetJudge(
         self, request: pb.GetJudgeRequest, context: object
@@ -68,7 +74,7 @@ class JudgeServicer(JudgeServiceServicer):
         checker = Checker(self._max_text_chars)
         judge_id = checker.passed(checker.judge("name", request.name))
         judge = self._registry.get(judge_id)
-        return pb.GetJudgeResponse(judge=judge_message(judge))
+        return pb.GetJudgeResponse(judge=self._message(judge))
 
     async def ListJudges(
         self, request: pb.ListJudgesRequest, context: object
@@ -77,7 +83,7 @@ class JudgeServicer(JudgeServiceServicer):
         paging = read_paging(Checker(self._max_text_chars), request, self._tokens)
         after = paging.last_key or ""
         judges = [judge for judge in self._registry.list() if judge.judge_id > after]
-        page = cut_page(judges, judge_message, key=lambda j: j.judge_id, paging=paging)
+        page = cut_page(judges, self._message, key=lambda j: j.judge_id, paging=paging)
         return pb.ListJudgesResponse(
             judges=page.items, next_page_token=page.next_page_token
         )
@@ -98,7 +104,7 @@ class JudgeServicer(JudgeServiceServicer):
             default_criteria=changes.default_criteria,
             etag=request.judge.etag,
         )
-        return pb.UpdateJudgeResponse(judge=judge_message(judge))
+        return pb.UpdateJudgeResponse(judge=self._message(judge))
 
     async def DeleteJudge(
         self, request: pb.DeleteJudgeRequest, context: object
@@ -166,7 +172,7 @@ class JudgeServicer(JudgeServiceServicer):
             etag=request.etag,
             request_id=request_id,
         )
-        return pb.DeployJudgeVersionResponse(judge=judge_message(judge))
+        return pb.DeployJudgeVersionResponse(judge=self._message(judge))
 
     async def RollbackJudge(
         self, request: pb.RollbackJudgeRequest, context: object
@@ -184,7 +190,7 @@ class JudgeServicer(JudgeServiceServicer):
             etag=request.etag,
             request_id=request_id,
         )
-        return pb.RollbackJudgeResponse(judge=judge_message(judge))
+        return pb.RollbackJudgeResponse(judge=self._message(judge))
 
     async def ExportJudgeVersion(
         self, request: pb.ExportJudgeVersionRequest, context: object
@@ -217,6 +223,9 @@ class JudgeServicer(JudgeServiceServicer):
             request_id=request_id,
         )
         return pb.ImportJudgeVersionResponse(judge_version=version_message(version))
+
+    def _message(self, judge: Judge) -> judge_pb2.Judge:
+        return judge_message(judge, self._shadows.latest(judge.judge_id))
 
 
 def _listed(version: JudgeVersion) -> judge_pb2.JudgeVersion:

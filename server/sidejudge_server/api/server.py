@@ -38,6 +38,7 @@ from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.judges.service import EvaluationService
 from sidejudge_server.optimization.policies import PolicyService
 from sidejudge_server.optimization.queue import OptimizationService
+from sidejudge_server.optimization.shadow import ShadowCandidates
 from sidejudge_server.training.service import FeedbackService
 
 __all__ = ["DomainServices", "GrpcServer"]
@@ -64,6 +65,7 @@ class DomainServices:
     feedback: FeedbackService
     optimizations: OptimizationService
     policies: PolicyService
+    shadows: ShadowCandidates
     database_id: str
     storage_repair: str
 
@@ -159,7 +161,7 @@ def _add_services(
         EvaluationServicer(services.evaluations, tokens, settings), server
     )
     add_JudgeServiceServicer_to_server(
-        JudgeServicer(services.registry, tokens, settings), server
+        JudgeServicer(services.registry, services.shadows, tokens, settings), server
     )
     add_FeedbackServiceServicer_to_server(
         FeedbackServicer(services.feedback, tokens, settings), server

@@ -72,6 +72,9 @@ def show(args: argparse.Namespace) -> int:
         serving = _version(session, judge.deployed_version)
     _print_judge(judge)
     say()
+    if judge.HasField("shadow"):
+        _print_shadow(judge.shadow)
+        say()
     _print_version(serving)
     return 0
 
@@ -260,6 +263,22 @@ def _print_judge(judge: judge_pb2.Judge) -> None:
                 (f"  {c.name}", c.description or None)
                 for c in judge.rubric.default_criteria
             ),
+        ]
+    )
+
+
+def _print_shadow(shadow: judge_pb2.ShadowCandidate) -> None:
+    state = judge_pb2.ShadowCandidate.State.Name(shadow.state)
+    key_values(
+        [
+            ("in shadow", short(shadow.version)),
+            ("state", state.removeprefix("STATE_").lower()),
+            ("against", short(shadow.baseline_version)),
+            ("optimization", short(shadow.optimization)),
+            ("wins, losses", f"{shadow.wins}, {shadow.losses}"),
+            ("pairs", f"{shadow.pairs}, {shadow.later_pairs} after the gate"),
+            ("evidence", f"{number(shadow.e_value, digits=1)} of {shadow.bar:g}"),
+            ("because", shadow.reason or None),
         ]
     )
 

@@ -271,14 +271,28 @@ def _print_decision(decision: optimization_pb2.GateDecision) -> None:
                 if decision.HasField("p_value")
                 else "cannot be told",
             ),
+            (
+                "evidence",
+                number(decision.e_value, digits=1)
+                if decision.HasField("e_value")
+                else None,
+            ),
+            ("use of these items", decision.use_count or None),
+            ("fresh labels needed", decision.fresh_labels_needed or None),
             ("more items needed", decision.additional_examples_needed or None),
             *(
                 (c.name, f"{'holds' if c.passed else 'does not hold'}: {c.detail}")
                 for c in decision.checks
             ),
-            ("deployed", "yes" if decision.deployed else "no"),
+            ("deployed", _deployed(decision)),
         ]
     )
+
+
+def _deployed(decision: optimization_pb2.GateDecision) -> str:
+    if decision.stage == optimization_pb2.GateDecision.STAGE_SHADOW:
+        return "no, in shadow"
+    return "yes" if decision.deployed else "no"
 
 
 def _state(run: optimization_pb2.Optimization) -> str:

@@ -19,6 +19,7 @@ from sidejudge_server.judges.evaluator import Answer, evaluate
 from sidejudge_server.judges.kinds import KINDS
 from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.judges.requests import Claim, RequestLog, commit
+from sidejudge_server.judges.slack import Slack
 from sidejudge_server.judges.types import (
     ArtifactInput,
     JudgeInput,
@@ -79,10 +80,22 @@ class EvaluationService:
         settings: Settings,
         *,
         requests: RequestLog | None = None,
+        slack: Slack | None = None,
     ) -> None:
+        """Create it.
+
+        Args:
+            storage: Where answers are kept.
+            registry: The judges.
+            client: The language model.
+            settings: Limits.
+            requests: The process's log of requests.
+            slack: Told of every evaluation, so that background work stays out of the way.
+        """
         self._storage = storage
         self._registry = registry
         self._client = client
+        self._slack = slack or Slack(settings.task_lm.max_concurrency)
         self._requests = requests or RequestLog(storage)
         self._capacity = settings.server.max_pending_evaluations
         self._in_progress = 0
@@ -162,6 +175,7 @@ class EvaluationService:
                 retry_after_s=_OVERLOAD_RETRY_S,
             )
         self._in_progress += 1
+        self._slack.enter()
         try:
             answer = await evaluate(
                 version.program,
@@ -176,6 +190,7 @@ class EvaluationService:
             await commit(self._storage, record, *claim(record.evaluation_id))
         finally:
             self._in_progress -= 1
+            self._slack.leave()
         self._remember(record)
         return record
 

@@ -21,6 +21,7 @@ from sidejudge_server.judges.codec import (
 from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.judges.versions import Lineage
 from sidejudge_server.optimization.budget import OptimizationBudget
+from sidejudge_server.optimization.gate_decision import Outcome, Stage
 from sidejudge_server.optimization.gate_uses import gate_use
 from sidejudge_server.optimization.outcome import (
     cancelled,
@@ -29,9 +30,10 @@ from sidejudge_server.optimization.outcome import (
     out_of_budget,
 )
 from sidejudge_server.optimization.run_log import LiveRun
+from sidejudge_server.optimization.shadow import ShadowCandidates
 from sidejudge_server.optimization.spec import EventKind
 from sidejudge_server.optimization.stops import StopReason
-from sidejudge_storage import OptimizationRecord, Storage
+from sidejudge_storage import Command, OptimizationRecord, Storage
 
 __all__ = ["Finisher", "RunError", "server_restarted"]
 
@@ -83,9 +85,12 @@ class Finisher:
     that dies in between finds the version by the run's id when it starts again and makes no other.
     """
 
-    def __init__(self, storage: Storage, registry: JudgeRegistry) -> None:
+    def __init__(
+        self, storage: Storage, registry: JudgeRegistry, shadows: ShadowCandidates
+    ) -> None:
         self._storage = storage
         self._registry = registry
+        self._shadows = shadows
 
     async def finish(self, run: LiveRun, last: Mapping[str, Any]) -> None:
         """End a run with its worker's last word.
@@ -178,26 +183,54 @@ class Finisher:
         version = await self._store(
             record, last.get("candidate"), metrics=last.get("metrics", {})
         )
-        if (
-            version is not None
-            and record.deploy_if_better
-            and decision["outcome"] == "improved"
-        ):
-            decision["deployed"] = await self._deploy(run, version, decision["summary"])
+        if version is not None and decision["outcome"] == Outcome.IMPROVED:
+            if decision.get("stage") == Stage.SHADOW:
+                if not await self._overtaken(run, version, "does not go into shadow"):
+                    async with self._shadows.entering(
+                        record, version, decision
+                    ) as commands:
+                        await self._succeeded(run, last, version, decision, *commands)
+                    return
+            elif record.deploy_if_better:
+                decision["deployed"] = await self._deploy(
+                    run, version, decision["summary"]
+                )
+        await self._succeeded(run, last, version, decision)
+
+    async def _succeeded(
+        self,
+        run: LiveRun,
+        last: Mapping[str, Any],
+        version: int | None,
+        decision: Mapping[str, Any],
+        *more: Command,
+    ) -> None:
+        """Write the last event with the use of the held-out examples, if there was one.
+
+        Args:
+            run: The run.
+            last: The worker's last word.
+            version: The candidate.
+            decision: The gate's.
+            more: What puts the candidate into shadow, if it goes there.
+        """
         now = datetime.now(UTC)
-        looked = last.get("candidate") is not None
-        uses = [gate_use(record, decision, held_out=run.held_out, now=now)]
+        uses: list[Command] = []
+        if last.get("candidate") is not None:
+            uses = [gate_use(run.record, decision, held_out=run.held_out, now=now)]
         ending = decided(
             decision,
             StopReason(last.get("stop_reason", StopReason.COMPLETED)),
             progress=run.progress,
             budget=_budget(run.record),
             version=version,
+            in_shadow=bool(more),
         )
         await run.append(
             EventKind.FINISHED,
             {},
-            *(uses if looked else ()),
+            *uses,
+            *more,
             state="succeeded",
             phase="",
             candidate_version=version,
@@ -206,20 +239,27 @@ class Finisher:
             **ending.columns(),
         )
 
+    async def _overtaken(self, run: LiveRun, version: int, consequence: str) -> bool:
+        """Warn and return True if what serves is not what the candidate was compared with."""
+        record = run.record
+        serving = self._registry.get(record.judge_id).deployed_version
+        if serving in {version, record.baseline_version}:
+            return False
+        await run.append(
+            EventKind.WARNING,
+            {
+                "message": f"version {serving} was deployed during the run; the candidate was "
+                f"compared with version {record.baseline_version} and {consequence}"
+            },
+        )
+        return True
+
     async def _deploy(self, run: LiveRun, version: int, summary: str) -> bool:
         record = run.record
         judge = self._registry.get(record.judge_id)
         if judge.deployed_version == version:
             return True  # this end was begun before and not stored to its last row
-        if judge.deployed_version != record.baseline_version:
-            await run.append(
-                EventKind.WARNING,
-                {
-                    "message": f"version {judge.deployed_version} was deployed during the run; "
-                    f"the candidate was compared with version {record.baseline_version} and "
-                    "is not deployed over it"
-                },
-            )
+        if await self._overtaken(run, version, "is not deployed over it"):
             return False
         try:
             await self._registry.deploy(

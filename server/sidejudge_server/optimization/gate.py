@@ -6,6 +6,8 @@ seen. The candidate passes if all of this holds:
 * minimum_improvement: its observed quality is at least 5 points higher;
 * significance: the one-sided p-value, exact McNemar for verdicts, paired t for scores, is below a
   bar that shrinks with every use of the same examples, see `training.held_out`;
+  With fewer than 150 pairs the bar is twice as high, but what passes goes into shadow: it serves once
+  its evidence, which later corrections add to, reaches 20, see `shadow_evidence`;
 * train_validation_gap: it is not more than 5 points better on training than on validation
   examples, beyond doubt: blocked only when the lower end of the gap's 95 % interval is above 0.05
   (with 50 + 50 examples the gap's standard error is 8 points, so the bare number would block one
@@ -28,6 +30,7 @@ from sidejudge_server.optimization.gate_decision import (
     GateCheck,
     GateDecision,
     Outcome,
+    Stage,
 )
 from sidejudge_server.optimization.gate_estimates import (
     estimated_difference,
@@ -37,10 +40,15 @@ from sidejudge_server.optimization.gate_estimates import (
 )
 from sidejudge_server.optimization.gate_plan import additional_examples
 from sidejudge_server.optimization.gate_summary import summarise
+from sidejudge_server.optimization.shadow_evidence import BAR, Evidence
 from sidejudge_server.stats.outcome import CannotSay
 from sidejudge_server.stats.paired import mcnemar, paired_t
 from sidejudge_server.stats.spending import use_number
-from sidejudge_server.training.held_out import fresh_labels_needed, gate_bar
+from sidejudge_server.training.held_out import (
+    FULL_PAIRS,
+    fresh_labels_needed,
+    gate_bar,
+)
 
 __all__ = ["decide"]
 
@@ -115,6 +123,8 @@ def decide(
     old = estimated_quality(baseline, scores=scores)
     new = estimated_quality(candidate, scores=scores)
     used = use if differs else use - 1
+    evidence = Evidence.of(differences, scores=scores)
+    stage = _stage(outcome, evidence)
     return GateDecision(
         outcome=outcome,
         summary=summarise(
@@ -129,6 +139,8 @@ def decide(
             use=use if differs else 1,
             alpha=alpha,
             fresh_labels=fresh,
+            stage=stage,
+            e_value=evidence.e_value,
         ),
         deployed=False,
         checks=checks,
@@ -144,7 +156,17 @@ def decide(
         use_count=used,
         alpha=alpha,
         fresh_labels_needed=fresh,
+        stage=stage,
+        e_value=evidence.e_value if pairs else None,
+        bet_sums=evidence.sums,
     )
+
+
+def _stage(outcome: Outcome, evidence: Evidence) -> Stage:
+    if outcome is not Outcome.IMPROVED:
+        return Stage.NONE
+    enough = evidence.pairs >= FULL_PAIRS or evidence.e_value >= BAR
+    return Stage.FULL if enough else Stage.SHADOW
 
 
 def _outcome(

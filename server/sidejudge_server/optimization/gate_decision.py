@@ -6,7 +6,15 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-__all__ = ["Estimate", "GateCheck", "GateDecision", "Outcome"]
+__all__ = [
+    "ChangedExample",
+    "ConfusionCell",
+    "Estimate",
+    "GateCheck",
+    "GateDecision",
+    "Outcome",
+    "Stage",
+]
 
 
 class Outcome(StrEnum):
@@ -16,6 +24,32 @@ class Outcome(StrEnum):
     NO_IMPROVEMENT = "no_improvement"
     NOT_ENOUGH_EVIDENCE = "not_enough_evidence"
     OVERFIT = "overfit"
+
+
+class Stage(StrEnum):
+    """How far an improved candidate may go."""
+
+    NONE = ""
+    SHADOW = "shadow"
+    FULL = "full"
+
+
+@dataclass(frozen=True, slots=True)
+class ConfusionCell:
+    """How often a label got a verdict; ``verdict`` is "" for unusable answers."""
+
+    label: str
+    verdict: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedExample:
+    """A held-out example that two versions answered differently; qualities 0..1."""
+
+    example_id: str
+    baseline_quality: float
+    candidate_quality: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +96,12 @@ class GateDecision:
         use_count: How often these examples have been used, this time included if it counts.
         alpha: The bar of the p-value.
         fresh_labels_needed: New labels without which the next use could not pass; 0 if none.
+        stage: How far an improved candidate may go.
+        e_value: Evidence that the candidate is better; None without pairs.
+        bet_sums: For scores what the evidence is made of, for the candidate and against it.
+        baseline_confusion: Of a judge that answers verdicts.
+        candidate_confusion: The same of the candidate.
+        changed_examples: What the two versions answered differently, the largest changes first.
     """
 
     outcome: Outcome
@@ -80,6 +120,12 @@ class GateDecision:
     use_count: int
     alpha: float
     fresh_labels_needed: int
+    stage: Stage
+    e_value: float | None
+    bet_sums: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    baseline_confusion: tuple[ConfusionCell, ...] = ()
+    candidate_confusion: tuple[ConfusionCell, ...] = ()
+    changed_examples: tuple[ChangedExample, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a JSON object."""

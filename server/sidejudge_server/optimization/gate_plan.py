@@ -14,6 +14,7 @@ from sidejudge_server.stats.spending import use_number
 from sidejudge_server.training.held_out import (
     ASSUMED_DISCORDANCE,
     ASSUMED_SPREAD,
+    FULL_PAIRS,
     gate_bar,
 )
 
@@ -54,14 +55,16 @@ def additional_examples(
         if scores
         else _settling_verdicts((wins + losses) / pairs if pairs else None, effect)
     )
-    fewest = min(
-        max(size, settling(gate_bar(size, use)))
-        for size, use in (
-            (pairs, use_number(pairs, shared)),
-            (2 * max(shared, default=0) + 1, 1),
-        )
-    )
-    return max(fewest - pairs, math.ceil(pairs / 4), 1)
+    fresh = 2 * max(shared, default=0) + 1
+    ways = []
+    # Where the bar changes: earlier uses count no longer, the gate alone may decide.
+    for size in {pairs, fresh, max(FULL_PAIRS, pairs), max(FULL_PAIRS, fresh)}:
+        bar = gate_bar(size, use_number(size, shared))
+        found = max(size, settling(bar))
+        # So many may be under a bar that is harder to pass.
+        if gate_bar(found, use_number(found, shared)) >= bar:
+            ways.append(found)
+    return max(min(ways) - pairs, math.ceil(pairs / 4), 1)
 
 
 def _settling_verdicts(

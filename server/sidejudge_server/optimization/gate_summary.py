@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from sidejudge_server.optimization.gate_decision import Estimate, Outcome
-from sidejudge_server.training.held_out import labels_for
+from sidejudge_server.optimization.gate_decision import Estimate, Outcome, Stage
+from sidejudge_server.optimization.shadow_evidence import BAR
+from sidejudge_server.training.held_out import FULL_PAIRS, labels_for
 
 __all__ = ["summarise"]
 
@@ -21,6 +22,8 @@ def summarise(
     use: int,
     alpha: float,
     fresh_labels: int,
+    stage: Stage,
+    e_value: float,
 ) -> str:
     """Return what came out with its figures, and what to do if there is something to do."""
     if not pairs:
@@ -36,6 +39,11 @@ def summarise(
         f"to {_points(difference.upper)}, {p_text})"
     )
     sentence = _sentence(outcome, numbers, needed)
+    if stage is Stage.SHADOW:
+        sentence += (
+            f" With fewer than {FULL_PAIRS} held-out examples it goes into shadow first: later "
+            f"corrections have to bring its evidence from {e_value:.3g} to {BAR:g}."
+        )
     if use > 1:
         sentence += (
             f" These examples were used for the {_ordinal(use)} time, so the bar was "

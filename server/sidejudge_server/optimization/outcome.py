@@ -56,6 +56,7 @@ def decided(
     progress: Progress,
     budget: OptimizationBudget,
     version: int | None,
+    in_shadow: bool = False,
 ) -> Ending:
     """Return the ending of a run that the gate decided.
 
@@ -65,6 +66,7 @@ def decided(
         progress: What it did and spent.
         budget: Its bounds.
         version: The candidate, None if nothing that differs was found.
+        in_shadow: True if it has to prove itself on later corrections.
     """
     outcome = RunOutcome(decision["outcome"])
     parts = [str(decision["summary"])]
@@ -72,6 +74,8 @@ def decided(
         parts.append("Nothing that differs from the serving version was better.")
     elif decision["deployed"]:
         parts.append(f"Version {version} serves now.")
+    elif in_shadow:
+        parts.append(f"Version {version} is in shadow; the judge says how it does.")
     elif outcome is RunOutcome.IMPROVED:
         parts.append(f"Version {version} is kept; deploy it to use it.")
     if stop_reason is not StopReason.COMPLETED:

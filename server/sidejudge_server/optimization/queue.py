@@ -44,6 +44,7 @@ from sidejudge_server.optimization.run_log import (
     watch_live,
 )
 from sidejudge_server.optimization.runner import ResolveLM, Runner
+from sidejudge_server.optimization.shadow import ShadowCandidates
 from sidejudge_server.optimization.spec import (
     EventKind,
     Phase,
@@ -112,6 +113,7 @@ class OptimizationService:
         *,
         requests: RequestLog | None = None,
         resolve_lm: ResolveLM = _as_configured,
+        shadows: ShadowCandidates | None = None,
     ) -> None:
         """Create it; call `start` before anything else.
 
@@ -124,6 +126,7 @@ class OptimizationService:
             requests: Of the server; None for one of its own.
             resolve_lm: Turns configured LM settings into those a worker process connects with: the
                 embedded model gets the ``base_url`` of the server's own model process.
+            shadows: Where candidates go that few examples speak for; None for one of its own.
         """
         self._storage = storage
         self._registry = registry
@@ -131,7 +134,8 @@ class OptimizationService:
         self._settings = settings
         self._requests = requests or RequestLog(storage)
         self._estimator = Estimator(storage, registry, training, settings)
-        self._finisher = Finisher(storage, registry)
+        self._shadows = shadows or ShadowCandidates(storage)
+        self._finisher = Finisher(storage, registry, self._shadows)
         self._runner = Runner(
             executor, self._finisher, storage, settings, resolve_lm=resolve_lm
         )
@@ -142,6 +146,7 @@ class OptimizationService:
 
     async def start(self) -> None:
         """End the runs that were going when the server died, keeping their best versions."""
+        await self._shadows.load()
         for record in await self._storage.optimizations.active():
             await self._finisher.abandon(record)
             self._runner.clean(record.optimization_id, keep_log=True)

@@ -49,6 +49,7 @@ __all__ = [
     "quality",
     "refit",
     "soft_values",
+    "verdicts",
 ]
 
 
@@ -148,6 +149,16 @@ class TalliedJudge(JudgeModule):
             return dspy.Prediction()
         self.tally.usable()
         return prediction
+
+
+def verdicts(
+    program: JudgeProgram, answers: Sequence[JudgeResult | None]
+) -> list[Verdict | None]:
+    """Return the verdicts under the program's rule, None for unusable answers and for scores."""
+    return [
+        _verdict(program, answer) if isinstance(answer, Judgment) else None
+        for answer in answers
+    ]
 
 
 def quality(
@@ -262,11 +273,14 @@ def _worth(
     if not isinstance(answer, Judgment):
         score = apply_score_map(program.score_map, answer.raw_score)
         return 1 - abs(score - (item.score or 0.0))
+    return float(_verdict(program, answer) is item.verdict)
+
+
+def _verdict(program: JudgeProgram, answer: Judgment) -> Verdict:
     probabilities = _probabilities(program, answer)
-    verdict = answer.verdict
-    if probabilities is not None:
-        verdict = decide(probabilities, program.offsets, program.binary).verdict
-    return float(verdict is item.verdict)
+    if probabilities is None:
+        return answer.verdict
+    return decide(probabilities, program.offsets, program.binary).verdict
 
 
 def _probabilities(

@@ -28,6 +28,7 @@ from sidejudge_server.optimization.algorithms import (
     algorithm_for,
 )
 from sidejudge_server.optimization.gate import decide
+from sidejudge_server.optimization.gate_evidence import with_answers
 from sidejudge_server.optimization.ladder import planned_trials
 from sidejudge_server.optimization.metering import RunAborted
 from sidejudge_server.optimization.plan import within_trials
@@ -107,6 +108,7 @@ class _Run:
         self._models = models
         self._program = program_from_json(spec.program_json)
         self._test = [labelled(e) for e in spec.test]
+        self._test_ids = [e.example_id for e in spec.test]
         self._shared = spec.shared_with_earlier
         self._warned_unusable = False
         self._algorithm = algorithm_for(spec.plan)
@@ -193,18 +195,26 @@ class _Run:
     def _gate(self, best: Fitted, stop_reason: StopReason) -> None:
         """Compare the chosen candidate with the version that serves, on held-out examples."""
         differs = best.program != self._program
-        old = self._quality(self._program, self._test)
-        new = self._quality(best.program, self._test) if differs else old
+        answers = self._models.scorer.answers
+        old = answers(self._program, self._test)
+        new = answers(best.program, self._test) if differs else old
         shown = {content_digest(d.input) for d in best.program.demonstrations}
         train = [i for i in self._context.train if content_digest(i.input) not in shown]
         decision = decide(
-            old,
-            new,
+            quality(self._program, self._test, old),
+            quality(best.program, self._test, new),
             train=self._quality(best.program, train),
             validation=self._quality(best.program, self._context.validation),
             scores=self._program.scores,
             shared=self._shared,
             differs=differs,
+        )
+        decision = with_answers(
+            decision,
+            self._test,
+            example_ids=self._test_ids,
+            baseline=(self._program, old),
+            candidate=(best.program, new),
         )
         tally = self._models.tally
         if tally.unusable:

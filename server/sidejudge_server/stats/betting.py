@@ -6,9 +6,9 @@ hypothesis holds, wealth of 1/alpha or more is ever reached with probability at 
 or of a set of values: no order, no hidden state, the same after a restart. They return natural
 logarithms, because wealth overflows.
 
-Sources: sign test, the beta mixture of Robbins 1970; bounded means, the mixture of fixed bets in
-the style of Waudby-Smith and Ramdas, JRSS B 86 (2024), but with constant bet fractions, so that
-the result does not depend on the order of the samples.
+Source: the mixture of fixed bets in the style of Waudby-Smith and Ramdas, JRSS B 86 (2024), but
+with constant bet fractions, so that the result does not depend on the order of the samples. The
+sign test of discordant pairs is in `sidejudge_server.stats.evidence`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special
 
+from sidejudge_server.stats.evidence import POSITIVE_FRACTIONS
 from sidejudge_server.stats.outcome import CannotSay, Interval
 
 __all__ = [
@@ -30,61 +31,17 @@ __all__ = [
     "betting_interval_of_counts",
     "betting_log_e",
     "betting_log_e_of_counts",
-    "sign_log_e",
-    "sign_log_e_new_better",
 ]
 
 Alternative = Literal["two-sided", "greater"]
 _Floats = NDArray[np.float64]
 
-_POSITIVE = np.exp(np.linspace(math.log(0.02), math.log(0.95), 15))
-# Small fractions notice small effects late, large ones large effects early; half on each side.
+_POSITIVE = np.array(POSITIVE_FRACTIONS)
+# Half on each side.
 BET_FRACTIONS: tuple[float, ...] = (*(-_POSITIVE[::-1]).tolist(), *_POSITIVE.tolist())
 
 # Nearest to +-1 that an end of a confidence sequence is looked for; beyond it counts as +-1.
 _EDGE = 1e-12
-
-
-def sign_log_e(wins: int, losses: int, *, prior: float = 1.0) -> float:
-    """Return ln E against "a discordant pair is a fair coin", two-sided.
-
-    Args:
-        wins: Discordant pairs for the new one.
-        losses: Discordant pairs against it.
-        prior: Both parameters of the Beta prior on P(win); larger looks for smaller effects.
-
-    Returns:
-        Natural logarithm; 0 without discordant pairs: no evidence either way.
-
-    Raises:
-        ValueError: A count is negative or the prior is not positive.
-    """
-    _check_sign(wins, losses, prior)
-    log_e = (
-        (wins + losses) * math.log(2)
-        + special.betaln(prior + wins, prior + losses)
-        - special.betaln(prior, prior)
-    )
-    return float(log_e)
-
-
-def sign_log_e_new_better(wins: int, losses: int, *, prior: float = 1.0) -> float:
-    """Return ln E against "the new one wins at most half of the discordant pairs".
-
-    The prior is that of `sign_log_e`, truncated to P(win) > 1/2.
-
-    Returns:
-        Natural logarithm; 0 without discordant pairs.
-
-    Raises:
-        ValueError: A count is negative or the prior is not positive.
-    """
-    _check_sign(wins, losses, prior)
-    # P(Beta(prior + wins, prior + losses) > 1/2), from the side without cancellation.
-    upper = float(special.betainc(prior + losses, prior + wins, 0.5))
-    if upper > 0:
-        return sign_log_e(wins, losses, prior=prior) + math.log(2 * upper)
-    return -math.inf  # underflow: so many more losses that no wealth is left
 
 
 def betting_log_e(
@@ -222,10 +179,3 @@ def _counted(wins: int, losses: int, ties: int) -> tuple[_Floats, _Floats]:
     if min(wins, losses, ties) < 0:
         raise ValueError(f"counts must not be negative: {wins}, {losses}, {ties}")
     return np.array([1.0, -1.0, 0.0]), np.array([wins, losses, ties], dtype=float)
-
-
-def _check_sign(wins: int, losses: int, prior: float) -> None:
-    if wins < 0 or losses < 0:
-        raise ValueError(f"counts must not be negative: {wins}, {losses}")
-    if not prior > 0:
-        raise ValueError(f"the prior must be positive: {prior}")

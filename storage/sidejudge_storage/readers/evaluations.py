@@ -57,6 +57,18 @@ class EvaluationReader(Reader[EvaluationRecord]):
         """Return those that exist, by id."""
         return {r.evaluation_id: r for r in await self._by_key(ids)}
 
+    async def versions(self, ids: Iterable[str]) -> dict[str, int]:
+        """Return which version answered, for those that exist, by id."""
+        wanted = [*ids]
+        if not wanted:
+            return {}
+        where = Where().member("evaluation_id", wanted)
+        rows = await self._rows(
+            f"SELECT evaluation_id, version FROM evaluations{where.sql}",  # noqa: S608 - names are ours, values are bound
+            where.params,
+        )
+        return dict(rows)
+
     async def existing(self, ids: Iterable[str]) -> dict[str, EvaluationKey]:
         """Return the keys of those that exist, by id.
 

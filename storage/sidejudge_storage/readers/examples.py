@@ -64,6 +64,34 @@ class ExampleReader(Reader[ExampleRecord]):
             where.add("example_id > ?", after)
         return await self._select(where, order="example_id", limit=limit)
 
+    async def corrections(self, judge_id: str, *, after: str, limit: int) -> _Examples:
+        """Return accepted examples made from feedback, oldest first, with ids above ``after``."""
+        where = (
+            Where()
+            .equals(judge_id=judge_id, origin="feedback")
+            .add("rejection IS NULL AND example_id > ?", after)
+        )
+        return await self._select(where, order="example_id", limit=limit)
+
+    async def groups_before(
+        self, judge_id: str, groups: Iterable[str], *, before: str
+    ) -> set[str]:
+        """Return which groups had an example on a side of the split with an id up to ``before``."""
+        wanted = [*groups]
+        if not wanted:
+            return set()
+        where = (
+            Where()
+            .equals(judge_id=judge_id)
+            .add("split IS NOT NULL AND example_id <= ?", before)
+            .member("group_key", wanted)
+        )
+        rows = await self._rows(
+            f"SELECT DISTINCT group_key FROM examples{where.sql}",  # noqa: S608 - names are ours, values are bound
+            where.params,
+        )
+        return {group for (group,) in rows}
+
     async def accepted(self, judge_id: str) -> _Examples:
         """Return the accepted examples of a judge, oldest first."""
         where = _where(ExampleFilter(judge_id))

@@ -91,6 +91,7 @@ class Judge(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    SHADOW_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name, `judges/{judge}`."""
     display_name: _builtins.str
@@ -139,6 +140,10 @@ class Judge(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """Output only."""
 
+    @_builtins.property
+    def shadow(self) -> Global___ShadowCandidate:
+        """Output only. The latest candidate that was judged in shadow, if there was one."""
+
     def __init__(
         self,
         *,
@@ -157,16 +162,123 @@ class Judge(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        shadow: Global___ShadowCandidate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "custom", b"custom", "faithfulness", b"faithfulness", "kind", b"kind", "minimality", b"minimality", "relevance", b"relevance", "rubric", b"rubric", "safety", b"safety", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_shadow", b"_shadow", "create_time", b"create_time", "custom", b"custom", "faithfulness", b"faithfulness", "kind", b"kind", "minimality", b"minimality", "relevance", b"relevance", "rubric", b"rubric", "safety", b"safety", "shadow", b"shadow", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["built_in", b"built_in", "create_time", b"create_time", "custom", b"custom", "deployed_version", b"deployed_version", "description", b"description", "display_name", b"display_name", "etag", b"etag", "faithfulness", b"faithfulness", "kind", b"kind", "labels", b"labels", "minimality", b"minimality", "name", b"name", "relevance", b"relevance", "rubric", b"rubric", "safety", b"safety", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_shadow", b"_shadow", "built_in", b"built_in", "create_time", b"create_time", "custom", b"custom", "deployed_version", b"deployed_version", "description", b"description", "display_name", b"display_name", "etag", b"etag", "faithfulness", b"faithfulness", "kind", b"kind", "labels", b"labels", "minimality", b"minimality", "name", b"name", "relevance", b"relevance", "rubric", b"rubric", "safety", b"safety", "shadow", b"shadow", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__shadow: _TypeAlias = _typing.Literal["shadow"]  # noqa: Y015
+    _WhichOneofArgType__shadow: _TypeAlias = _typing.Literal["_shadow", b"_shadow"]  # noqa: Y015
     _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["rubric", "relevance", "faithfulness", "minimality", "safety", "custom"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shadow) -> _WhichOneofReturnType__shadow | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 Global___Judge: _TypeAlias = Judge  # noqa: Y015
+
+@_typing.final
+class ShadowCandidate(_message.Message):
+    """A version that passed the gate on few held-out examples and has to prove itself on later corrections before it serves.
+    Each correction of an answer of the version that serves is judged by the candidate as well, in the background.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ShadowCandidate._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: ShadowCandidate._State.ValueType  # 0
+        """Never sent."""
+        STATE_ACTIVE: ShadowCandidate._State.ValueType  # 1
+        """Waiting for corrections."""
+        STATE_DEPLOYED: ShadowCandidate._State.ValueType  # 2
+        """Reached the bar and was deployed."""
+        STATE_PROVEN: ShadowCandidate._State.ValueType  # 3
+        """Reached the bar; the run was not asked to deploy. DeployJudgeVersion does."""
+        STATE_DROPPED: ShadowCandidate._State.ValueType  # 4
+        """Given up; `reason` says why."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """Where it is."""
+
+    STATE_UNSPECIFIED: ShadowCandidate.State.ValueType  # 0
+    """Never sent."""
+    STATE_ACTIVE: ShadowCandidate.State.ValueType  # 1
+    """Waiting for corrections."""
+    STATE_DEPLOYED: ShadowCandidate.State.ValueType  # 2
+    """Reached the bar and was deployed."""
+    STATE_PROVEN: ShadowCandidate.State.ValueType  # 3
+    """Reached the bar; the run was not asked to deploy. DeployJudgeVersion does."""
+    STATE_DROPPED: ShadowCandidate.State.ValueType  # 4
+    """Given up; `reason` says why."""
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    OPTIMIZATION_FIELD_NUMBER: _builtins.int
+    WINS_FIELD_NUMBER: _builtins.int
+    LOSSES_FIELD_NUMBER: _builtins.int
+    PAIRS_FIELD_NUMBER: _builtins.int
+    E_VALUE_FIELD_NUMBER: _builtins.int
+    BAR_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    BASELINE_VERSION_FIELD_NUMBER: _builtins.int
+    LATER_PAIRS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """The candidate, `judges/{judge}/versions/{version}`."""
+    optimization: _builtins.str
+    """The run that made it, `optimizations/{optimization}`."""
+    wins: _builtins.int
+    """Pairs on which only the candidate was right, or nearer; those of the gate included."""
+    losses: _builtins.int
+    """Pairs on which only the baseline was right, or nearer."""
+    pairs: _builtins.int
+    """All pairs: held-out examples of the gate and later corrections."""
+    e_value: _builtins.float
+    """Evidence that the candidate is better, of all pairs together; stays valid however often one looks."""
+    bar: _builtins.float
+    """What `e_value` has to reach."""
+    state: Global___ShadowCandidate.State.ValueType
+    """Where it is."""
+    baseline_version: _builtins.str
+    """The version that it is compared with."""
+    later_pairs: _builtins.int
+    """Pairs that came after the gate."""
+    reason: _builtins.str
+    """Why it was deployed or given up, for people; empty while it is active."""
+    @_builtins.property
+    def update_time(self) -> _timestamp_pb2.Timestamp:
+        """When it last changed."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        optimization: _builtins.str = ...,
+        wins: _builtins.int = ...,
+        losses: _builtins.int = ...,
+        pairs: _builtins.int = ...,
+        e_value: _builtins.float = ...,
+        bar: _builtins.float = ...,
+        state: Global___ShadowCandidate.State.ValueType = ...,
+        update_time: _timestamp_pb2.Timestamp | None = ...,
+        baseline_version: _builtins.str = ...,
+        later_pairs: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bar", b"bar", "baseline_version", b"baseline_version", "e_value", b"e_value", "later_pairs", b"later_pairs", "losses", b"losses", "optimization", b"optimization", "pairs", b"pairs", "reason", b"reason", "state", b"state", "update_time", b"update_time", "version", b"version", "wins", b"wins"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShadowCandidate: _TypeAlias = ShadowCandidate  # noqa: Y015
 
 @_typing.final
 class RubricSpec(_message.Message):

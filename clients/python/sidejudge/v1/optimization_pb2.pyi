@@ -829,7 +829,7 @@ class GateDecision(_message.Message):
         STAGE_UNSPECIFIED: GateDecision._Stage.ValueType  # 0
         """Not improved."""
         STAGE_SHADOW: GateDecision._Stage.ValueType  # 1
-        """Few held-out examples: it stays in shadow until later corrections bring `e_value` to its bar."""
+        """Few held-out examples: it stays in shadow until later corrections bring `e_value` to its bar; see `Judge.shadow`."""
         STAGE_FULL: GateDecision._Stage.ValueType  # 2
         """It may serve."""
 
@@ -839,7 +839,7 @@ class GateDecision(_message.Message):
     STAGE_UNSPECIFIED: GateDecision.Stage.ValueType  # 0
     """Not improved."""
     STAGE_SHADOW: GateDecision.Stage.ValueType  # 1
-    """Few held-out examples: it stays in shadow until later corrections bring `e_value` to its bar."""
+    """Few held-out examples: it stays in shadow until later corrections bring `e_value` to its bar; see `Judge.shadow`."""
     STAGE_FULL: GateDecision.Stage.ValueType  # 2
     """It may serve."""
 

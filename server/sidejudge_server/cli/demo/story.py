@@ -148,6 +148,11 @@ def outcome_text(run: optimization_pb2.Optimization) -> str:
         return f"The run did not finish: nothing was compared, {serving}"
     if run.decision.deployed:
         return f"That passed the gate: {short(run.candidate_version)} serves now."
+    if run.decision.stage == optimization_pb2.GateDecision.STAGE_SHADOW:
+        return (
+            f"That is promising: {short(run.candidate_version)} has to prove itself on later "
+            f"corrections before it serves; until then {serving}"
+        )
     return f"That did not pass the gate: nothing was deployed, {serving}"
 
 
