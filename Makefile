@@ -70,10 +70,13 @@ demo: setup ## The whole loop with the embedded model: judge, correct, optimise,
 bench: setup ## Speed and memory against bare operations
 	$(BIN)/python -m bench.speed $(BENCH_ARGS)
 
+bench-judges: setup ## Optimizers on labelled data beside plain DSPy; BENCH_ARGS="--data DIRECTORY"
+	OMP_WAIT_POLICY=passive $(BIN)/python -m bench.judge_optimizers $(BENCH_ARGS)
+
 audit: setup ## Known vulnerabilities in the locked dependencies
 	$(BIN)/pip-audit --require-hashes --disable-pip -r requirements/server.txt
 
 clean: ## Remove what make made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup lock generate check-generated lint format pytest test test-duckdb-1.5 demo bench audit clean
+.PHONY: help setup lock generate check-generated lint format pytest test test-duckdb-1.5 demo bench bench-judges audit clean

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,14 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-__all__ = ["Sidecar", "empty_server", "resident_mib", "sidecar", "stand_in"]
+__all__ = [
+    "Sidecar",
+    "empty_server",
+    "free_port",
+    "resident_mib",
+    "sidecar",
+    "stand_in",
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 START_LIMIT_S = 60.0
@@ -73,17 +81,35 @@ def empty_server() -> Iterator[str]:
 
 
 @contextmanager
-def sidecar(directory: Path, *, port: int, lm_base_url: str) -> Iterator[Sidecar]:
-    """Run the sidecar on a fresh database; yield it once it reports SERVING."""
+def sidecar(
+    directory: Path,
+    *,
+    port: int,
+    lm_base_url: str = "",
+    settings: Mapping[str, str] | None = None,
+) -> Iterator[Sidecar]:
+    """Run the sidecar on a fresh database; yield it once it reports SERVING.
+
+    Args:
+        directory: Where its database and log are.
+        port: Free port of the loopback address.
+        lm_base_url: Of the stand-in.
+        settings: Environment variables instead of those of the stand-in.
+    """
     address = f"127.0.0.1:{port}"
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith("SIDEJUDGE_")},
         "SIDEJUDGE_ADDRESS": address,
         "SIDEJUDGE_DATABASE": str(directory / "bench.duckdb"),
-        "SIDEJUDGE_LM": "openai/stand-in",
-        "SIDEJUDGE_LM_BASE_URL": lm_base_url,
-        "SIDEJUDGE_LM_API_KEY": "bench",
-        "SIDEJUDGE_LM_MAX_CONCURRENCY": "64",
+        **(
+            settings
+            or {
+                "SIDEJUDGE_LM": "openai/stand-in",
+                "SIDEJUDGE_LM_BASE_URL": lm_base_url,
+                "SIDEJUDGE_LM_API_KEY": "bench",
+                "SIDEJUDGE_LM_MAX_CONCURRENCY": "64",
+            }
+        ),
     }
     log = (directory / "sidecar.log").open("w")
     started = time.perf_counter()
@@ -120,6 +146,14 @@ def _wait_until_serving(address: str, process: subprocess.Popen[str]) -> None:
             if answer.status == health_pb2.HealthCheckResponse.SERVING:
                 return
     raise RuntimeError("the sidecar did not come up")
+
+
+def free_port() -> int:
+    """Return a port of the loopback address that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def resident_mib(pid: int) -> dict[str, float]:

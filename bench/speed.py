@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import platform
-import socket
 import statistics
 import subprocess
 import sys
@@ -24,7 +23,14 @@ import duckdb
 import grpc
 
 from bench.load import JUDGE, artifact_request
-from bench.processes import ROOT, empty_server, resident_mib, sidecar, stand_in
+from bench.processes import (
+    ROOT,
+    empty_server,
+    free_port,
+    resident_mib,
+    sidecar,
+    stand_in,
+)
 from sidejudge.v1 import (
     evaluation_pb2,
     evaluation_service_pb2,
@@ -165,13 +171,6 @@ def _first_event_s(channel: grpc.Channel) -> float:
     return elapsed
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 def run(repetitions: int) -> dict[str, Any]:
     """Measure everything once, medians over interleaved repetitions."""
     result: dict[str, Any] = {
@@ -190,7 +189,7 @@ def run(repetitions: int) -> dict[str, Any]:
         body = directory / "body.json"
         body.write_bytes(_body())
         chat = base_url.rstrip("/") + "/chat/completions"
-        with sidecar(directory, port=_free_port(), lm_base_url=base_url) as server:
+        with sidecar(directory, port=free_port(), lm_base_url=base_url) as server:
             time.sleep(3)  # idle means idle: start-up work has settled
             result["start_s"] = server.start_s
             result["idle_mib"] = resident_mib(server.pid)
