@@ -36,6 +36,7 @@ from sidejudge_server.optimization.shadow import ShadowCandidates
 from sidejudge_server.optimization.shadow_judge import ShadowJudge
 from sidejudge_server.training.collector import TrainingCollector
 from sidejudge_server.training.service import FeedbackService
+from sidejudge_server.training.synthesis import Synthesizer
 from sidejudge_storage import Storage, StorageError, StorageOptions
 
 __all__ = ["Application", "serve"]
@@ -137,6 +138,15 @@ class Application:
             recent=evaluations.recent,
             requests=requests,
         )
+        resolve_lm = _resolver(settings, client)
+        synthesizer = Synthesizer(
+            storage,
+            registry,
+            collector,
+            settings,
+            requests=requests,
+            resolve_lm=resolve_lm,
+        )
         optimizations = OptimizationService(
             storage,
             registry,
@@ -144,7 +154,7 @@ class Application:
             LocalExecutor(),
             settings,
             requests=requests,
-            resolve_lm=_resolver(settings, client),
+            resolve_lm=resolve_lm,
             shadows=shadows,
         )
         policies = PolicyService(storage, registry, feedback, optimizations, settings)
@@ -171,6 +181,7 @@ class Application:
             registry,
             evaluations,
             feedback,
+            synthesizer,
             optimizations,
             policies,
             shadows,

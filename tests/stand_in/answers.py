@@ -8,6 +8,7 @@ The text of the last user message decides:
 - ``write=<...>`` is what every field is that DSPy asks to be written;
 - ``p(yes|@2)=0.9`` holds instead after at least two answered turns, as demonstrations are;
 - ``grade=4.2`` sets the mean of the grades;
+- ``unreadable`` in the material of a request for new examples makes the answer one without them;
 - else a SHA-256 of the message decides.
 
 Which of verdict, grade, DSPy fields or plain sentence is asked for is read off the prompt.
@@ -22,6 +23,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 __all__ = ["Answer", "answer"]
+
+_NEW_EXAMPLES = "=== variation\n"
+"""Begins the form in which new training examples are asked for."""
 
 _PROBABILITY = re.compile(r"p\((yes|partly)(?:\|(@?\w+))?\)\s*=\s*([01]?\.?\d+)")
 _GRADE = re.compile(r"\bgrade(?:\|(\w+))?\s*=\s*([1-5](?:\.\d+)?)")
@@ -66,6 +70,8 @@ def answer(messages: list[dict[str, str]]) -> Answer:
     last = messages[-1]["content"]
     system = messages[0]["content"] if messages[0]["role"] == "system" else ""
     seed = hashlib.sha256(last.encode()).digest()
+    if _NEW_EXAMPLES in last:
+        return Answer(_new_examples(last, seed))
     if _DSPY_REQUEST in last:
         return Answer(_dspy_fields(last, seed))
     if _is_follow_up(messages):
@@ -175,6 +181,22 @@ def _dspy_fields(last: str, seed: bytes) -> str:
     text = told[1] if told else _sentence(seed)
     sections = [f"[[ ## {name} ## ]]\n{text}" for name in names]
     return "\n\n".join([*sections, "[[ ## completed ## ]]"])
+
+
+def _new_examples(last: str, seed: bytes) -> str:
+    """Fill the form at the end of a request for a variation and a counter-example."""
+    if "unreadable" in last:
+        return "Here are two fine examples for you."
+    form = last[last.index(_NEW_EXAMPLES) :]
+    number = int.from_bytes(seed[:4], "big")
+    return re.sub(
+        r"because: .*?\ntext:\n.*?\n=== end",
+        lambda m: (
+            f"because: {_reason(seed)}\ntext:\nA new text {number}-{m.start()}.\n=== end"
+        ),
+        form,
+        flags=re.DOTALL,
+    )
 
 
 def _sentence(seed: bytes) -> str:

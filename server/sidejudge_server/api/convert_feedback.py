@@ -80,5 +80,6 @@ def feedback_message(record: FeedbackRecord) -> feedback_pb2.Feedback:
 
 
 def source_value(source: str) -> feedback_pb2.Feedback.Source.ValueType:
-    """Return the enum value of a stored source."""
-    return feedback_pb2.Feedback.Source.ValueType(_SOURCE_VALUES[source])
+    """Return the enum value of a stored source; unspecified for "", which is nobody."""
+    number = _SOURCE_VALUES[source] if source else 0
+    return feedback_pb2.Feedback.Source.ValueType(number)

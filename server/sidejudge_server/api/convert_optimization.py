@@ -143,6 +143,11 @@ def config_from(at: Checker, config: pb.OptimizationConfig) -> OptimizationConfi
         early_stopping=(
             config.early_stopping if config.HasField("early_stopping") else None
         ),
+        use_synthetic_examples=(
+            config.use_synthetic_examples
+            if config.HasField("use_synthetic_examples")
+            else None
+        ),
     )
 
 
@@ -211,6 +216,8 @@ def config_message(config: Mapping[str, Any]) -> pb.OptimizationConfig:
     message.algorithm = _algorithm(config.get("algorithm"))
     if config.get("early_stopping") is not None:
         message.early_stopping = config["early_stopping"]
+    if config.get("use_synthetic_examples") is not None:
+        message.use_synthetic_examples = config["use_synthetic_examples"]
     return message
 
 

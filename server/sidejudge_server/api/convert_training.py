@@ -26,6 +26,7 @@ from sidejudge_server.api.validate import Checker
 from sidejudge_server.judges.types import ArtifactInput, JudgeInput
 from sidejudge_server.training.examples import ImportedExample, own_group
 from sidejudge_server.training.readiness import TrainingSet
+from sidejudge_server.training.synthesis import Synthesis
 from sidejudge_storage import ExampleFilter
 from sidejudge_storage.records import ExampleRecord
 
@@ -35,6 +36,7 @@ __all__ = [
     "imported_examples",
     "rejection_value",
     "split_value",
+    "synthesis_message",
     "training_set_message",
 ]
 
@@ -46,6 +48,7 @@ SPLITS: Final[dict[int, str]] = {
 _ORIGINS: Final = {
     "feedback": feedback_pb2.TrainingExample.ORIGIN_FEEDBACK,
     "import": feedback_pb2.TrainingExample.ORIGIN_IMPORT,
+    "synthetic": feedback_pb2.TrainingExample.ORIGIN_SYNTHETIC,
 }
 
 
@@ -77,6 +80,10 @@ def _imported(at: Checker, message: feedback_pb2.TrainingExample) -> ImportedExa
         verdict = optional_verdict(at, "verdict", message.verdict)
     elif label == "score":
         score = message.score
+    if message.origin == feedback_pb2.TrainingExample.ORIGIN_SYNTHETIC:
+        at.add(
+            "origin", "a synthetic example cannot be imported: its label is nobody's"
+        )
     return ImportedExample(
         input=_input(at, message),
         verdict=verdict.value if verdict else None,
@@ -177,4 +184,27 @@ def training_set_message(training_set: TrainingSet) -> feedback_pb2.TrainingSet:
         problems=training_set.problems,
         warnings=training_set.warnings,
         digest=training_set.digest,
+        synthetic_count=training_set.synthetic_count,
+    )
+
+
+def synthesis_message(
+    made: Synthesis, training_set: TrainingSet
+) -> feedback_service_pb2.SynthesizeTrainingExamplesResponse:
+    """Return what came of a request for synthetic examples as message."""
+    return feedback_service_pb2.SynthesizeTrainingExamplesResponse(
+        created_count=len(made.example_ids),
+        names=map(example_name, made.example_ids),
+        rejected=[
+            feedback_service_pb2.RejectedExample(
+                index=rejected.index,
+                rejection=rejection_value(rejected.rejection),
+                detail=rejected.detail,
+            )
+            for rejected in made.rejected
+        ],
+        unreadable_count=made.unreadable_count,
+        lm_calls=made.lm_calls,
+        stopped_by=made.stopped_by,
+        training_set=training_set_message(training_set),
     )

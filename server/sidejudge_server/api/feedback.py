@@ -17,6 +17,7 @@ from sidejudge_server.api.convert_feedback import (
 from sidejudge_server.api.convert_training import (
     example_filter,
     example_message,
+    synthesis_message,
     training_set_message,
 )
 from sidejudge_server.api.importing import Import
@@ -29,6 +30,7 @@ from sidejudge_server.config import Settings
 from sidejudge_server.errors import InvalidRequestError, SidejudgeError
 from sidejudge_server.training.corrections import Correction
 from sidejudge_server.training.service import FeedbackService
+from sidejudge_server.training.synthesis import Synthesizer
 
 __all__ = ["MAX_FEEDBACK_BATCH_ITEMS", "FeedbackServicer"]
 
@@ -41,9 +43,14 @@ class FeedbackServicer(FeedbackServiceServicer):
     """Converts and delegates to `training.service.FeedbackService`."""
 
     def __init__(
-        self, service: FeedbackService, tokens: TokenCodec, settings: Settings
+        self,
+        service: FeedbackService,
+        synthesizer: Synthesizer,
+        tokens: TokenCodec,
+        settings: Settings,
     ) -> None:
         self._service = service
+        self._synthesizer = synthesizer
         self._tokens = tokens
         self._max_text_chars = settings.server.max_text_chars
 
@@ -131,6 +138,22 @@ class FeedbackServicer(FeedbackServiceServicer):
         async for request in request_iterator:
             await importing.take(request)
         return await importing.finish()
+
+    async def SynthesizeTrainingExamples(
+        self, request: pb.SynthesizeTrainingExamplesRequest, context: object
+    ) -> pb.SynthesizeTrainingExamplesResponse:
+        """Have a language model write examples for the train side."""
+        checker = Checker(self._max_text_chars)
+        judge_id = checker.judge("judge", request.judge)
+        request_id = checker.last_request_id(request.request_id)
+        made = await self._synthesizer.synthesize(
+            checker.passed(judge_id),
+            max_count=request.max_count,
+            max_lm_calls=request.max_lm_calls,
+            request_id=request_id,
+        )
+        training_set = await self._service.training_set(judge_id or "")
+        return synthesis_message(made, training_set)
 
     async def ExportTrainingExamples(
         self, request: pb.ExportTrainingExamplesRequest, context: object

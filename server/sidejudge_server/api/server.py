@@ -40,6 +40,7 @@ from sidejudge_server.optimization.policies import PolicyService
 from sidejudge_server.optimization.queue import OptimizationService
 from sidejudge_server.optimization.shadow import ShadowCandidates
 from sidejudge_server.training.service import FeedbackService
+from sidejudge_server.training.synthesis import Synthesizer
 
 __all__ = ["DomainServices", "GrpcServer"]
 
@@ -63,6 +64,7 @@ class DomainServices:
     registry: JudgeRegistry
     evaluations: EvaluationService
     feedback: FeedbackService
+    synthesizer: Synthesizer
     optimizations: OptimizationService
     policies: PolicyService
     shadows: ShadowCandidates
@@ -164,7 +166,8 @@ def _add_services(
         JudgeServicer(services.registry, services.shadows, tokens, settings), server
     )
     add_FeedbackServiceServicer_to_server(
-        FeedbackServicer(services.feedback, tokens, settings), server
+        FeedbackServicer(services.feedback, services.synthesizer, tokens, settings),
+        server,
     )
     add_OptimizationServiceServicer_to_server(
         OptimizationServicer(

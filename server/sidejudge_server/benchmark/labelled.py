@@ -71,6 +71,8 @@ class LabelledExample:
         source: Data set that the row is from, for slices; empty if the row has none.
         rationale: Why people said so; empty if the row has none.
         feedback_source: ``expert``, ``user``, ``downstream``, or empty.
+        origin: ``synthetic`` for an exported example whose label is a model's claim; else of no
+            consequence.
     """
 
     key: str
@@ -80,6 +82,7 @@ class LabelledExample:
     source: str = ""
     rationale: str = ""
     feedback_source: str = ""
+    origin: str = ""
 
     @property
     def label_key(self) -> str:
@@ -151,6 +154,7 @@ def parse_row(row: object, *, place: str) -> LabelledExample:
         source=_text(row.get("source")),
         rationale=_text(row.get("rationale")) or _text(row.get("human_rationale")),
         feedback_source=_text(row.get("feedback_source")),
+        origin=_text(row.get("origin")),
     )
 
 

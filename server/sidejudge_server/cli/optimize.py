@@ -143,6 +143,8 @@ def search_config(args: argparse.Namespace) -> optimization_pb2.OptimizationConf
         )
     if args.no_early_stopping:
         config.early_stopping = False
+    if args.no_synthetic:
+        config.use_synthetic_examples = False
     if args.instruction_source:
         config.instruction_source = (
             optimization_pb2.OptimizationConfig.InstructionSource.Value(

@@ -123,6 +123,11 @@ def add_search(parser: argparse.ArgumentParser) -> None:
         choices=["proposer", "curated"],
         help="where candidate instructions come from (default: the server decides)",
     )
+    parser.add_argument(
+        "--no-synthetic",
+        action="store_true",
+        help="leave synthetic examples out",
+    )
 
 
 def add_budget(parser: argparse.ArgumentParser) -> None:

@@ -18,12 +18,12 @@ from sidejudge_server.cli.options import (
     named_text,
 )
 from sidejudge_server.cli.policy_parser import add_policy
+from sidejudge_server.cli.training_parser import add_training
 
 __all__ = ["build_parser"]
 
 _VERDICTS = ["pass", "partial", "fail"]
 _KINDS = ["rubric", "relevance", "faithfulness", "minimality", "safety", "custom"]
-_SPLITS = ["train", "validation", "test"]
 # Slow local models generate a few tokens a second.
 _LM_TIMEOUT_S = 300.0
 
@@ -41,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_server(commands)
     _add_evaluate(commands)
     _add_feedback(commands)
-    _add_training(commands)
+    add_training(commands)
     _add_optimize(commands)
     add_policy(commands)
     _add_judges(commands)
@@ -210,43 +210,6 @@ def _add_feedback(commands: Any) -> None:  # noqa: ANN401 - as above
     )
     feedback.add_argument("--comment", default="", help="why")
     add_client(feedback)
-
-
-def _add_training(commands: Any) -> None:  # noqa: ANN401 - as above
-    training = declare(
-        commands, "training", "training:show", "Show what a judge has to learn from."
-    )
-    training.add_argument("judge", metavar="JUDGE")
-    training.add_argument(
-        "--examples", action="store_true", help="list the examples, newest first"
-    )
-    training.add_argument(
-        "--split", choices=_SPLITS, help="with --examples: only these"
-    )
-    training.add_argument(
-        "--rejected", action="store_true", help="with --examples: also those rejected"
-    )
-    training.add_argument(
-        "--limit", type=int, default=50, help="(default: %(default)s)"
-    )
-    add_client(training)
-
-    importing = declare(
-        commands, "import", "training:import_file", "Bring labelled examples."
-    )
-    importing.add_argument("judge", metavar="JUDGE")
-    importing.add_argument("file", metavar="FILE.jsonl|FILE.parquet", type=Path)
-    add_client(importing, timeout_s=600.0)
-
-    exporting = declare(
-        commands, "export", "training:export_file", "Take the examples away as JSONL."
-    )
-    exporting.add_argument("judge", metavar="JUDGE")
-    exporting.add_argument("file", metavar="FILE|-")
-    exporting.add_argument(
-        "--rejected", action="store_true", help="also the examples that do not count"
-    )
-    add_client(exporting, timeout_s=600.0, json=False)
 
 
 def _add_optimize(commands: Any) -> None:  # noqa: ANN401 - as above

@@ -21,17 +21,6 @@ from sidejudge_server.cli.printing import (
 
 __all__ = ["pause", "resume", "set_policy", "show"]
 
-_SEARCH_OPTIONS = (
-    "trials",
-    "candidates",
-    "auto",
-    "seed",
-    "bootstrapped_demos",
-    "labeled_demos",
-    "instruction_source",
-    "algorithm",
-)
-
 
 def show(args: argparse.Namespace) -> int:
     """Show the policy of a judge, what it has seen and what it waits for."""
@@ -65,8 +54,9 @@ def set_policy(args: argparse.Namespace) -> int:
     if spending.ByteSize():
         wanted.daily_budget.CopyFrom(spending)
         paths.append("daily_budget")
-    if any(getattr(args, option) is not None for option in _SEARCH_OPTIONS):
-        wanted.config.CopyFrom(search_config(args))
+    config = search_config(args)
+    if config.ByteSize():
+        wanted.config.CopyFrom(config)
         paths.append("config")
     if not paths:
         raise CommandError(

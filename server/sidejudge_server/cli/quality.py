@@ -27,7 +27,7 @@ __all__ = ["run"]
 def run(args: argparse.Namespace) -> int:
     """Judge a sample of the file and report; exit code 1 if some examples got no answer."""
     examples = sample(
-        read_examples(args.data),
+        [e for e in read_examples(args.data) if e.origin != "synthetic"],
         seed=args.seed,
         limit=args.limit,
         max_words=args.max_words,

@@ -38,6 +38,7 @@ __all__ = [
     "print_training_set",
     "read_examples",
     "show",
+    "synthesize",
 ]
 
 _MAX_EXAMPLES_PER_MESSAGE = 1000
@@ -62,9 +63,36 @@ def show(args: argparse.Namespace) -> int:
     return 0
 
 
+def synthesize(args: argparse.Namespace) -> int:
+    """Have a language model write examples; what was written is said with what it took."""
+    with connect(args) as session:
+        made = session.client.feedback.SynthesizeTrainingExamples(
+            feedback_service_pb2.SynthesizeTrainingExamplesRequest(
+                judge=judge_name(args.judge),
+                max_count=args.count,
+                max_lm_calls=args.max_lm_calls,
+            ),
+            timeout=session.timeout_s,
+        )
+    if args.json:
+        print_message(made)
+        return 0
+    say(
+        f"{made.created_count} synthetic examples written in {made.lm_calls} LM calls,"
+        f" {len(made.rejected)} rejected, {made.unreadable_count} of no use."
+    )
+    for rejected in made.rejected:
+        reason = feedback_pb2.TrainingExample.Rejection.Name(rejected.rejection)
+        say(f"  {reason.removeprefix('REJECTION_')}: {rejected.detail}")
+    if made.stopped_by:
+        say(f"No more because {made.stopped_by}.")
+    print_training_set(made.training_set)
+    return 0
+
+
 def import_file(args: argparse.Namespace) -> int:
     """Import a file; nothing is sent if any of its rows is wrong."""
-    examples = read_examples(args.file)
+    examples = _real(read_examples(args.file))
     with connect(args) as session:
         response = import_examples(session, judge_name(args.judge), examples)
     if args.json:
@@ -155,6 +183,7 @@ def print_training_set(training_set: feedback_pb2.TrainingSet) -> None:
                     f"{k} {n}" for k, n in sorted(training_set.label_counts.items())
                 ),
             ),
+            ("synthetic", training_set.synthetic_count or None),
             ("disagreements", training_set.disagreement_count),
             (
                 "rejected",
@@ -167,6 +196,14 @@ def print_training_set(training_set: feedback_pb2.TrainingSet) -> None:
             *(("warning", text) for text in training_set.warnings),
         ]
     )
+
+
+def _real(examples: list[LabelledExample]) -> list[LabelledExample]:
+    """Leave synthetic examples out: what an export marks must not come back as somebody's label."""
+    real = [example for example in examples if example.origin != "synthetic"]
+    if len(real) < len(examples):
+        warn(f"{len(examples) - len(real)} synthetic examples are left out.")
+    return real
 
 
 def _list_examples(args: argparse.Namespace, session: Session, judge: str) -> int:

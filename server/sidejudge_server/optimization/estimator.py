@@ -125,7 +125,7 @@ class Estimator:
         if violations := config.violations():
             raise InvalidRequestError(violations)
         version = self._registry.get_version(judge_id)
-        data = await self._training.training_data(judge_id)
+        data = await self._training.training_data(judge_id, synthetic=config.synthetic)
         plan = plan_for(self._settings, config, version, data.training_set)
         expected = await self.estimate(version, plan, data=data, bounds=bounds)
         return Preview(

@@ -132,6 +132,12 @@ class OptimizationConfig:
     instruction_source: InstructionSource | None = None
     algorithm: AlgorithmName | None = None
     early_stopping: bool | None = None
+    use_synthetic_examples: bool | None = None
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether synthetic examples may become demonstrations."""
+        return self.use_synthetic_examples is not False
 
     def violations(self) -> list[FieldViolation]:
         """Return what is out of range; empty when all is well."""

@@ -50,4 +50,5 @@ def completed_config(config: OptimizationConfig, plan: SearchPlan) -> dict[str, 
         "instruction_source": plan.instruction_source.value,
         "algorithm": plan.algorithm.value,
         "early_stopping": plan.early_stopping,
+        "use_synthetic_examples": config.synthetic,
     }

@@ -27,6 +27,7 @@ from sidejudge_server.optimization.policy import (
 )
 from sidejudge_server.optimization.queue import CreateOptimization, OptimizationService
 from sidejudge_server.training.labels import SCORE_DIFFERENCE
+from sidejudge_server.training.origins import REAL
 from sidejudge_server.training.readiness import Readiness
 from sidejudge_storage import (
     OptimizationFilter,
@@ -45,7 +46,6 @@ PolicyListener = Callable[[str], None]
 
 _LOOKED_BACK = 50
 """Runs to look at for the last one that took the data in; more failures in a row are all new data."""
-_REAL_ORIGINS = ("feedback", "import")
 
 
 def utc_now() -> datetime:
@@ -281,7 +281,7 @@ class PolicyService:
         new = await self._storage.examples.new(
             judge_id,
             after=used.optimization_id if used else None,
-            origins=_REAL_ORIGINS,
+            origins=REAL,
             score_difference=SCORE_DIFFERENCE,
         )
         recent = await optimizations.of_policy(judge_id, since=now - DAY)

@@ -327,7 +327,9 @@ class OptimizationService:
         judge = self._registry.get(command.judge_id)
         if active := self.active_run(command.judge_id):
             raise _in_progress(judge, active)
-        data = await self._training.training_data(command.judge_id)
+        data = await self._training.training_data(
+            command.judge_id, synthetic=command.config.synthetic
+        )
         training_set = data.training_set
         _check_ready(training_set, self._settings.optimization.min_examples)
         version = self._registry.get_version(command.judge_id)
@@ -394,6 +396,7 @@ class OptimizationService:
                     "validation_count": training_set.validation_count,
                     "test_count": training_set.test_count,
                     "digest": training_set.digest,
+                    "synthetic_count": training_set.synthetic_count,
                 }
             ),
             task_model=self._settings.task_lm.model,

@@ -31,6 +31,7 @@ from sidejudge_server.optimization.spec import (
     RunSpec,
     spent_before,
 )
+from sidejudge_server.training.origins import SYNTHETIC
 from sidejudge_server.training.service import TrainingData
 from sidejudge_storage import ExampleRecord, Storage
 
@@ -277,7 +278,14 @@ async def _unless_cancelled(run: LiveRun, work: Coroutine[Any, Any, T]) -> T | N
 
 def _examples(records: Sequence[ExampleRecord], split: str) -> tuple[RunExample, ...]:
     return tuple(
-        RunExample(r.example_id, r.input_json, r.verdict, r.score, r.rationale)
+        RunExample(
+            r.example_id,
+            r.input_json,
+            r.verdict,
+            r.score,
+            r.rationale,
+            synthetic=r.origin == SYNTHETIC,
+        )
         for r in records
         if r.split == split
     )

@@ -61,6 +61,7 @@ class LabelledItem:
     verdict: Verdict | None
     score: float | None
     rationale: str
+    synthetic: bool = False
 
 
 def labelled(example: RunExample) -> LabelledItem:
@@ -74,6 +75,7 @@ def labelled(example: RunExample) -> LabelledItem:
         Verdict(example.verdict) if example.verdict is not None else None,
         example.score,
         example.rationale,
+        synthetic=example.synthetic,
     )
 
 

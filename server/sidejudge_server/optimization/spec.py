@@ -89,13 +89,17 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class RunExample:
-    """A labelled example; ``verdict`` xor ``score``. ``input_json`` is canonical judge input."""
+    """A labelled example; ``verdict`` xor ``score``. ``input_json`` is canonical judge input.
+
+    A language model claims the label of a ``synthetic`` one: it may become a demonstration.
+    """
 
     example_id: str
     input_json: str
     verdict: str | None = None
     score: float | None = None
     rationale: str = ""
+    synthetic: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,7 +199,11 @@ class _Run:
         old = answers(self._program, self._test)
         new = answers(best.program, self._test) if differs else old
         shown = {content_digest(d.input) for d in best.program.demonstrations}
-        train = [i for i in self._context.train if content_digest(i.input) not in shown]
+        train = [
+            item
+            for item in self._context.train
+            if not item.synthetic and content_digest(item.input) not in shown
+        ]
         decision = decide(
             quality(self._program, self._test, old),
             quality(best.program, self._test, new),
@@ -256,7 +260,8 @@ class _Run:
 
 def _gate_calls(spec: RunSpec) -> int:
     """Return about how many answers a decision takes."""
-    return 2 * len(spec.test) + len(spec.train)
+    real = sum(not example.synthetic for example in spec.train)
+    return 2 * len(spec.test) + real
 
 
 def _error(error: SidejudgeError) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from sidejudge_server.training.examples import (
 )
 from sidejudge_server.training.intake import ExampleIntake
 from sidejudge_server.training.labels import LabelRules, label_rules
+from sidejudge_server.training.origins import FEEDBACK
 from sidejudge_server.training.validator import Rejection
 from sidejudge_storage import EvaluationRecord, ExampleRecord, FeedbackRecord, Storage
 from sidejudge_storage.ids import new_id
@@ -292,7 +293,7 @@ def _unreadable(rules: LabelRules, feedback: FeedbackRecord) -> ExampleRecord:
         example_id=new_id(),
         judge_id=rules.judge_id,
         created_at=feedback.created_at,
-        origin="feedback",
+        origin=FEEDBACK,
         source=feedback.source,
         author=feedback.author,
         evaluation_id=feedback.evaluation_id,

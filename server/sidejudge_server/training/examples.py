@@ -23,6 +23,7 @@ from sidejudge_server.judges.types import (
     RubricInput,
 )
 from sidejudge_server.training.labels import LabelRules
+from sidejudge_server.training.origins import FEEDBACK, IMPORT
 from sidejudge_storage.ids import new_id
 from sidejudge_storage.records import EvaluationRecord, ExampleRecord, FeedbackRecord
 
@@ -126,7 +127,7 @@ class TrainingFactory(ABC):
             example_id=new_id(),
             judge_id=self._rules.judge_id,
             created_at=feedback.created_at,
-            origin="feedback",
+            origin=FEEDBACK,
             source=feedback.source,
             author=feedback.author,
             evaluation_id=evaluation.evaluation_id,
@@ -155,7 +156,7 @@ class TrainingFactory(ABC):
             example_id=new_id(),
             judge_id=self._rules.judge_id,
             created_at=created_at,
-            origin="import",
+            origin=IMPORT,
             source=imported.source,
             author=imported.author,
             evaluation_id=None,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from sidejudge_server.judges.requests import commit
 from sidejudge_server.training.completion import run_to_end
 from sidejudge_server.training.examples import Candidate
 from sidejudge_server.training.labels import LabelRules
-from sidejudge_server.training.validator import ExampleValidator
+from sidejudge_server.training.origins import SYNTHETIC
+from sidejudge_server.training.splits import Split
+from sidejudge_server.training.validator import ExampleValidator, Rejection
 from sidejudge_storage import Command, ExampleRecord, RejectExample, Storage
 
 __all__ = ["ExampleIntake"]
@@ -56,6 +59,63 @@ class ExampleIntake:
         # Cancelled while it writes, it must still hold the lock until the write is done.
         return await run_to_end(self._admit(rules, candidates, refused=refused))
 
+    async def admit_synthetic(
+        self, rules: LabelRules, candidates: Sequence[Candidate], *, at_most: int
+    ) -> tuple[ExampleRecord, ...]:
+        """Validate synthetic candidates and write them, accepted or rejected, as one unit.
+
+        They touch nothing that is there: one whose input is known already is a duplicate, whatever
+        its label, and one whose group is not on the train side is refused.
+
+        Args:
+            rules: The judge's.
+            candidates: In the order in which they count.
+            at_most: Accept no more; the rest is left out.
+
+        Returns:
+            What was written, in the order of the candidates.
+
+        Raises:
+            StorageUnavailableError: Nothing was written.
+        """
+        return await run_to_end(
+            self._admit_synthetic(rules, candidates, at_most=at_most)
+        )
+
+    async def _admit_synthetic(
+        self, rules: LabelRules, candidates: Sequence[Candidate], *, at_most: int
+    ) -> tuple[ExampleRecord, ...]:
+        async with self._locks[rules.judge_id]:
+            examples = self._storage.examples
+            records = [candidate.record for candidate in candidates]
+            known = {
+                e.content_digest: e
+                for e in await examples.by_digests(
+                    rules.judge_id, [r.content_digest for r in records]
+                )
+            }
+            sides = await examples.group_splits(
+                rules.judge_id, [r.group_key for r in records]
+            )
+            validator = ExampleValidator(rules, max_text_chars=self._max_text_chars)
+            written: list[ExampleRecord] = []
+            for candidate in candidates:
+                record = _refused(candidate.record, known, sides)
+                if record is None:
+                    validation = validator.validate(
+                        [candidate], existing=(), group_splits=sides, split_counts={}
+                    )
+                    record = validation.records[0]
+                if record.rejection is None:
+                    if at_most < 1:
+                        continue
+                    at_most -= 1
+                    known[record.content_digest] = record
+                written.append(record)
+            if written:
+                await commit(self._storage, *written)
+            return tuple(written)
+
     async def _admit(
         self,
         rules: LabelRules,
@@ -81,6 +141,9 @@ class ExampleIntake:
                     *await examples.by_evaluations(judge_id, list(evaluations)),
                 ]
             known = {e.feedback_id for e in existing} - {None}
+            # Nobody's label is no vote; a real example takes the place of a synthetic one.
+            synthetic = [e for e in existing if e.origin == SYNTHETIC]
+            existing = [e for e in existing if e.origin != SYNTHETIC]
             validation = ExampleValidator(
                 rules, max_text_chars=self._max_text_chars
             ).validate(
@@ -98,7 +161,47 @@ class ExampleIntake:
                     RejectExample(d.example_id, d.rejection.value, d.detail)
                     for d in validation.demotions
                 ),
+                *_replaced(synthetic, by=validation.records),
             ]
             if commands:
                 await commit(self._storage, *commands)
             return validation.records
+
+
+def _refused(
+    record: ExampleRecord,
+    known: Mapping[str, ExampleRecord],
+    sides: Mapping[str, str],
+) -> ExampleRecord | None:
+    """Return a synthetic record as rejected, None if nothing stands in its way."""
+    if record.content_digest in known:
+        other = known[record.content_digest].example_id
+        return replace(
+            record,
+            rejection=Rejection.DUPLICATE,
+            rejection_detail=f"same input as trainingExamples/{other}",
+        )
+    if sides.get(record.group_key) != Split.TRAIN:
+        return replace(
+            record,
+            rejection=Rejection.GROUP_LEAKAGE,
+            rejection_detail="its group is not on the train side",
+        )
+    return None
+
+
+def _replaced(
+    synthetic: Sequence[ExampleRecord], *, by: Sequence[ExampleRecord]
+) -> list[RejectExample]:
+    """Take synthetic examples down whose input a real example brings."""
+    real = {r.content_digest: r.example_id for r in by if r.rejection is None}
+    return [
+        RejectExample(
+            e.example_id,
+            Rejection.SUPERSEDED.value,
+            f"replaced by a real example of the same input, trainingExamples/"
+            f"{real[e.content_digest]}",
+        )
+        for e in synthetic
+        if e.rejection is None and e.content_digest in real
+    ]

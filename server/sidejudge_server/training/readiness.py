@@ -19,6 +19,7 @@ from sidejudge_server.judges.types import Verdict
 from sidejudge_server.stats.spending import use_number
 from sidejudge_server.training.held_out import EarlierUses, gate_bar
 from sidejudge_server.training.labels import FIFTHS, label_key, labels_differ
+from sidejudge_server.training.origins import SYNTHETIC
 from sidejudge_server.training.splits import Split
 from sidejudge_storage.records import ExampleRecord, GateUseRecord
 
@@ -57,6 +58,7 @@ class TrainingSet:
         test_count: On the test side.
         group_count: Distinct groups.
         label_counts: By verdict or fifth of the score range.
+        synthetic_count: Synthetic ones, which count nowhere else but in the digest.
         disagreement_count: Whose label differs from what the judge had answered.
         judged_count: Of which it is known what the judge had answered.
         rejections: Rejected examples by reason.
@@ -81,6 +83,7 @@ class TrainingSet:
     problems: tuple[str, ...]
     warnings: tuple[str, ...]
     digest: str
+    synthetic_count: int = 0
 
 
 class TrainingSetSummary:
@@ -112,6 +115,7 @@ class TrainingSetSummary:
         self._groups: set[str] = set()
         self._hashes: list[bytes] = []
         self._held_out: set[str] = set()
+        self._synthetic = 0
         self._judged = 0
         self._disagreements = 0
         self._sum = 0.0
@@ -126,11 +130,14 @@ class TrainingSetSummary:
         if example.rejection is not None or example.split is None:
             raise ValueError(f"{example.example_id} does not count")
         label = label_key(example.verdict, example.score)
+        self._hashes.append(_digest_of(example))
+        if example.origin == SYNTHETIC:
+            self._synthetic += 1
+            return
         self._splits[example.split] += 1
         self._labels[label] += 1
         self._split_labels[example.split, label] += 1
         self._groups.add(example.group_key)
-        self._hashes.append(_digest_of(example))
         if example.split == Split.TEST:
             self._held_out.add(example.content_digest)
         if example.judged_verdict is not None or example.judged_score is not None:
@@ -175,6 +182,7 @@ class TrainingSetSummary:
             problems=problems,
             warnings=warnings,
             digest=hashlib.sha256(b"".join(sorted(self._hashes))).hexdigest(),
+            synthetic_count=self._synthetic,
         )
 
     @property

@@ -18,6 +18,7 @@ from sidejudge_server.training.collector import TrainingCollector
 from sidejudge_server.training.corrections import BatchOutcome, Correction
 from sidejudge_server.training.examples import ImportedExample, training_factory
 from sidejudge_server.training.labels import label_rules
+from sidejudge_server.training.origins import SYNTHETIC
 from sidejudge_server.training.readiness import TrainingSet, TrainingSetSummary
 from sidejudge_server.training.recorder import FeedbackRecorder, Recent
 from sidejudge_storage import (
@@ -69,8 +70,15 @@ class TrainingData:
 class TrainingSets(Protocol):
     """Who knows what a judge has to learn from."""
 
-    async def training_data(self, judge_id: str) -> TrainingData:
-        """Return the training set with its examples, all acknowledged feedback in it."""
+    async def training_data(
+        self, judge_id: str, *, synthetic: bool = True
+    ) -> TrainingData:
+        """Return the training set with its examples, all acknowledged feedback in it.
+
+        Args:
+            judge_id: The judge.
+            synthetic: False to leave synthetic examples out.
+        """
         ...
 
 
@@ -156,11 +164,22 @@ class FeedbackService:
             uses=await self._storage.gate_uses.of(judge_id),
         )
 
-    async def training_data(self, judge_id: str) -> TrainingData:
-        """Return the training set together with its examples; raises as `training_set`."""
+    async def training_data(
+        self, judge_id: str, *, synthetic: bool = True
+    ) -> TrainingData:
+        """Return the training set together with its examples; raises as `training_set`.
+
+        Args:
+            judge_id: The judge.
+            synthetic: False to leave synthetic examples out.
+        """
         summary = self._summary(judge_id)
         await self._collector.drain()
-        examples = tuple(await self._storage.examples.accepted(judge_id))
+        examples = tuple(
+            example
+            for example in await self._storage.examples.accepted(judge_id)
+            if synthetic or example.origin != SYNTHETIC
+        )
         for example in examples:
             summary.add(example)
         rejections = await self._storage.examples.rejection_counts(judge_id)

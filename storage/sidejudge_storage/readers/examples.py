@@ -16,6 +16,9 @@ __all__ = ["ExampleFilter", "ExampleReader", "NewExamples"]
 _CONFLICTING = "conflicting_label"
 """The rejection of examples that clash with another; they take part in later comparisons."""
 
+_SYNTHETIC = "synthetic"
+"""The origin of examples that a language model wrote: they count for nothing but training."""
+
 _FIFTHS = ("0.0-0.2", "0.2-0.4", "0.4-0.6", "0.6-0.8", "0.8-1.0")
 _ROUNDING = 1e-9
 
@@ -145,7 +148,7 @@ class ExampleReader(Reader[ExampleRecord]):
         return dict(rows)
 
     async def split_counts(self, judge_id: str) -> dict[tuple[str, str], int]:
-        """Return the number of accepted examples by side and label.
+        """Return the number of accepted examples by side and label, synthetic ones aside.
 
         The label is the verdict or the fifth of the score, such as "0.2-0.4"; a score on a border
         belongs to the fifth above it, 1.0 to the last.
@@ -154,8 +157,9 @@ class ExampleReader(Reader[ExampleRecord]):
         rows = await self._rows(
             f"SELECT split, coalesce(verdict, (from_json(?, '[\"VARCHAR\"]'))[{fifth}]),"  # noqa: S608 - values are bound
             " count(*) FROM examples"
-            " WHERE judge_id = ? AND rejection IS NULL AND split IS NOT NULL GROUP BY ALL",
-            [id_list(_FIFTHS), _ROUNDING, judge_id],
+            " WHERE judge_id = ? AND rejection IS NULL AND split IS NOT NULL"
+            " AND origin <> ? GROUP BY ALL",
+            [id_list(_FIFTHS), _ROUNDING, judge_id, _SYNTHETIC],
         )
         return {(split, label): count for split, label, count in rows}
 
@@ -193,11 +197,12 @@ class ExampleReader(Reader[ExampleRecord]):
         return NewExamples(*rows[0])
 
     async def rejection_counts(self, judge_id: str) -> dict[str, int]:
-        """Return the number of rejected examples by reason."""
+        """Return the number of rejected examples by reason, synthetic ones aside."""
         rows = await self._rows(
             "SELECT rejection, count(*) FROM examples"
-            " WHERE judge_id = ? AND rejection IS NOT NULL GROUP BY rejection",
-            [judge_id],
+            " WHERE judge_id = ? AND rejection IS NOT NULL AND origin <> ?"
+            " GROUP BY rejection",
+            [judge_id, _SYNTHETIC],
         )
         return dict(rows)
 

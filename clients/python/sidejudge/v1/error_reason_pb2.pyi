@@ -82,6 +82,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A fault in sidejudge; the log has more under the request id. Code INTERNAL. Metadata: `{"request_id": "..."}`."""
     ERROR_REASON_EMBEDDING_MODEL_MISMATCH: _ErrorReason.ValueType  # 41
     """The version compares items by an embedding model that is not the configured one. Code FAILED_PRECONDITION. Metadata: `{"expected": "text-embedding-x", "got": "none"}`."""
+    ERROR_REASON_SYNTHETIC_LIMIT_REACHED: _ErrorReason.ValueType  # 38
+    """There are as many synthetic examples as half of the real ones on the train side allow. Code FAILED_PRECONDITION. Metadata: `{"have": "12", "limit": "12"}`."""
     ERROR_REASON_VERSION_DOCUMENT_INVALID: _ErrorReason.ValueType  # 36
     """The document is no exported version, was changed, or is for another kind of judge. Code INVALID_ARGUMENT. Metadata: `{"problem": "..."}`."""
 
@@ -146,6 +148,8 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 27
 """A fault in sidejudge; the log has more under the request id. Code INTERNAL. Metadata: `{"request_id": "..."}`."""
 ERROR_REASON_EMBEDDING_MODEL_MISMATCH: ErrorReason.ValueType  # 41
 """The version compares items by an embedding model that is not the configured one. Code FAILED_PRECONDITION. Metadata: `{"expected": "text-embedding-x", "got": "none"}`."""
+ERROR_REASON_SYNTHETIC_LIMIT_REACHED: ErrorReason.ValueType  # 38
+"""There are as many synthetic examples as half of the real ones on the train side allow. Code FAILED_PRECONDITION. Metadata: `{"have": "12", "limit": "12"}`."""
 ERROR_REASON_VERSION_DOCUMENT_INVALID: ErrorReason.ValueType  # 36
 """The document is no exported version, was changed, or is for another kind of judge. Code INVALID_ARGUMENT. Metadata: `{"problem": "..."}`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -154,6 +154,8 @@ class TrainingExample(_message.Message):
         """An evaluation and its feedback."""
         ORIGIN_IMPORT: TrainingExample._Origin.ValueType  # 2
         """ImportTrainingExamples."""
+        ORIGIN_SYNTHETIC: TrainingExample._Origin.ValueType  # 3
+        """SynthesizeTrainingExamples: written by a language model, whose claim the label is. Always on the train side."""
 
     class Origin(_Origin, metaclass=_OriginEnumTypeWrapper):
         """Where an example came from."""
@@ -164,6 +166,8 @@ class TrainingExample(_message.Message):
     """An evaluation and its feedback."""
     ORIGIN_IMPORT: TrainingExample.Origin.ValueType  # 2
     """ImportTrainingExamples."""
+    ORIGIN_SYNTHETIC: TrainingExample.Origin.ValueType  # 3
+    """SynthesizeTrainingExamples: written by a language model, whose claim the label is. Always on the train side."""
 
     class _Rejection:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -367,10 +371,11 @@ class TrainingSet(_message.Message):
     PROBLEMS_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    SYNTHETIC_COUNT_FIELD_NUMBER: _builtins.int
     judge: _builtins.str
     """`judges/{judge}`."""
     example_count: _builtins.int
-    """Examples that count."""
+    """Examples that count, synthetic ones aside, here and in all counts but `synthetic_count`."""
     train_count: _builtins.int
     """Of these, on the train side."""
     validation_count: _builtins.int
@@ -384,7 +389,9 @@ class TrainingSet(_message.Message):
     readiness: Global___TrainingSet.Readiness.ValueType
     """Whether an optimization may start."""
     digest: _builtins.str
-    """SHA-256 of the examples that count, hexadecimal."""
+    """SHA-256 of the examples that count, synthetic ones included, hexadecimal."""
+    synthetic_count: _builtins.int
+    """Synthetic examples on the train side; they count for nothing else here."""
     @_builtins.property
     def label_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Examples by label: pass, partial, fail, or the fifths of the score range 0.0-0.2 .. 0.8-1.0."""
@@ -417,10 +424,11 @@ class TrainingSet(_message.Message):
         problems: _abc.Iterable[_builtins.str] | None = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         digest: _builtins.str = ...,
+        synthetic_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "disagreement_count", b"disagreement_count", "example_count", b"example_count", "group_count", b"group_count", "judge", b"judge", "label_counts", b"label_counts", "problems", b"problems", "readiness", b"readiness", "rejections", b"rejections", "test_count", b"test_count", "train_count", b"train_count", "validation_count", b"validation_count", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "disagreement_count", b"disagreement_count", "example_count", b"example_count", "group_count", b"group_count", "judge", b"judge", "label_counts", b"label_counts", "problems", b"problems", "readiness", b"readiness", "rejections", b"rejections", "synthetic_count", b"synthetic_count", "test_count", b"test_count", "train_count", b"train_count", "validation_count", b"validation_count", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

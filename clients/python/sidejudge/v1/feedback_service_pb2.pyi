@@ -443,6 +443,92 @@ class RejectedExample(_message.Message):
 Global___RejectedExample: _TypeAlias = RejectedExample  # noqa: Y015
 
 @_typing.final
+class SynthesizeTrainingExamplesRequest(_message.Message):
+    """Request of SynthesizeTrainingExamples."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JUDGE_FIELD_NUMBER: _builtins.int
+    MAX_COUNT_FIELD_NUMBER: _builtins.int
+    MAX_LM_CALLS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    judge: _builtins.str
+    """Required. `judges/{judge}`."""
+    max_count: _builtins.int
+    """At most this many new examples, 1 to 100; 20 if 0."""
+    max_lm_calls: _builtins.int
+    """At most this many LM calls, retries included, 1 to 200; as many as `max_count` if 0. A call asks for two examples."""
+    request_id: _builtins.str
+    """UUID of this request. A repeat within 24 hours returns the first answer and does nothing again."""
+    def __init__(
+        self,
+        *,
+        judge: _builtins.str = ...,
+        max_count: _builtins.int = ...,
+        max_lm_calls: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["judge", b"judge", "max_count", b"max_count", "max_lm_calls", b"max_lm_calls", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SynthesizeTrainingExamplesRequest: _TypeAlias = SynthesizeTrainingExamplesRequest  # noqa: Y015
+
+@_typing.final
+class SynthesizeTrainingExamplesResponse(_message.Message):
+    """Response of SynthesizeTrainingExamples."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREATED_COUNT_FIELD_NUMBER: _builtins.int
+    NAMES_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
+    UNREADABLE_COUNT_FIELD_NUMBER: _builtins.int
+    LM_CALLS_FIELD_NUMBER: _builtins.int
+    STOPPED_BY_FIELD_NUMBER: _builtins.int
+    TRAINING_SET_FIELD_NUMBER: _builtins.int
+    created_count: _builtins.int
+    """Examples that were written and count for training."""
+    unreadable_count: _builtins.int
+    """Examples that could not be read from the model's answers, or were not what was asked for."""
+    lm_calls: _builtins.int
+    """LM calls made."""
+    stopped_by: _builtins.str
+    """Why there are fewer than asked for, for people; empty if there are not."""
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their names, `trainingExamples/{training_example}`."""
+
+    @_builtins.property
+    def rejected(self) -> _containers.RepeatedCompositeFieldContainer[Global___RejectedExample]:
+        """Examples that the model wrote and the validator rejected, with their reasons; they are stored as rejected."""
+
+    @_builtins.property
+    def training_set(self) -> _feedback_pb2.TrainingSet:
+        """The training set as it is now."""
+
+    def __init__(
+        self,
+        *,
+        created_count: _builtins.int = ...,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+        rejected: _abc.Iterable[Global___RejectedExample] | None = ...,
+        unreadable_count: _builtins.int = ...,
+        lm_calls: _builtins.int = ...,
+        stopped_by: _builtins.str = ...,
+        training_set: _feedback_pb2.TrainingSet | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["training_set", b"training_set"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_count", b"created_count", "lm_calls", b"lm_calls", "names", b"names", "rejected", b"rejected", "stopped_by", b"stopped_by", "training_set", b"training_set", "unreadable_count", b"unreadable_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SynthesizeTrainingExamplesResponse: _TypeAlias = SynthesizeTrainingExamplesResponse  # noqa: Y015
+
+@_typing.final
 class ExportTrainingExamplesRequest(_message.Message):
     """Request of ExportTrainingExamples."""
 

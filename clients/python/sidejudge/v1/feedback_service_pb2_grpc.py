@@ -65,6 +65,11 @@ class FeedbackServiceStub:
                 request_serializer=sidejudge_dot_v1_dot_feedback__service__pb2.ImportTrainingExamplesRequest.SerializeToString,
                 response_deserializer=sidejudge_dot_v1_dot_feedback__service__pb2.ImportTrainingExamplesResponse.FromString,
                 _registered_method=True)
+        self.SynthesizeTrainingExamples = channel.unary_unary(
+                '/sidejudge.v1.FeedbackService/SynthesizeTrainingExamples',
+                request_serializer=sidejudge_dot_v1_dot_feedback__service__pb2.SynthesizeTrainingExamplesRequest.SerializeToString,
+                response_deserializer=sidejudge_dot_v1_dot_feedback__service__pb2.SynthesizeTrainingExamplesResponse.FromString,
+                _registered_method=True)
         self.ExportTrainingExamples = channel.unary_stream(
                 '/sidejudge.v1.FeedbackService/ExportTrainingExamples',
                 request_serializer=sidejudge_dot_v1_dot_feedback__service__pb2.ExportTrainingExamplesRequest.SerializeToString,
@@ -118,6 +123,14 @@ class FeedbackServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SynthesizeTrainingExamples(self, request, context):
+        """Lets a language model write variations and counter-examples of training examples, for judges with few labels. They are on the train side only, marked, at most half as many as the real examples there, and may become demonstrations; nothing else looks at them. A label of theirs is the model's claim.
+        Errors: JUDGE_NOT_FOUND, INVALID_REQUEST, SYNTHETIC_LIMIT_REACHED, LM_UNAVAILABLE and the other errors of language models, if nothing was written.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExportTrainingExamples(self, request, context):
         """Takes the data away, oldest first; resumable by token. Errors: JUDGE_NOT_FOUND, INVALID_RESUME_TOKEN.
         """
@@ -157,6 +170,11 @@ def add_FeedbackServiceServicer_to_server(servicer, server):
                     servicer.ImportTrainingExamples,
                     request_deserializer=sidejudge_dot_v1_dot_feedback__service__pb2.ImportTrainingExamplesRequest.FromString,
                     response_serializer=sidejudge_dot_v1_dot_feedback__service__pb2.ImportTrainingExamplesResponse.SerializeToString,
+            ),
+            'SynthesizeTrainingExamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.SynthesizeTrainingExamples,
+                    request_deserializer=sidejudge_dot_v1_dot_feedback__service__pb2.SynthesizeTrainingExamplesRequest.FromString,
+                    response_serializer=sidejudge_dot_v1_dot_feedback__service__pb2.SynthesizeTrainingExamplesResponse.SerializeToString,
             ),
             'ExportTrainingExamples': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportTrainingExamples,
@@ -327,6 +345,33 @@ class FeedbackService:
             '/sidejudge.v1.FeedbackService/ImportTrainingExamples',
             sidejudge_dot_v1_dot_feedback__service__pb2.ImportTrainingExamplesRequest.SerializeToString,
             sidejudge_dot_v1_dot_feedback__service__pb2.ImportTrainingExamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SynthesizeTrainingExamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidejudge.v1.FeedbackService/SynthesizeTrainingExamples',
+            sidejudge_dot_v1_dot_feedback__service__pb2.SynthesizeTrainingExamplesRequest.SerializeToString,
+            sidejudge_dot_v1_dot_feedback__service__pb2.SynthesizeTrainingExamplesResponse.FromString,
             options,
             channel_credentials,
             insecure,

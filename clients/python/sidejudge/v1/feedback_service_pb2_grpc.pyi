@@ -47,6 +47,10 @@ class FeedbackServiceStub:
     """Lists training examples, newest first, also the rejected ones if asked. Errors: JUDGE_NOT_FOUND."""
     ImportTrainingExamples: _grpc.StreamUnaryMultiCallable[_feedback_service_pb2.ImportTrainingExamplesRequest, _feedback_service_pb2.ImportTrainingExamplesResponse]
     """Brings labelled data. Send messages of up to 1,000 examples each; each message is one transaction. Errors: JUDGE_NOT_FOUND, INVALID_REQUEST."""
+    SynthesizeTrainingExamples: _grpc.UnaryUnaryMultiCallable[_feedback_service_pb2.SynthesizeTrainingExamplesRequest, _feedback_service_pb2.SynthesizeTrainingExamplesResponse]
+    """Lets a language model write variations and counter-examples of training examples, for judges with few labels. They are on the train side only, marked, at most half as many as the real examples there, and may become demonstrations; nothing else looks at them. A label of theirs is the model's claim.
+    Errors: JUDGE_NOT_FOUND, INVALID_REQUEST, SYNTHETIC_LIMIT_REACHED, LM_UNAVAILABLE and the other errors of language models, if nothing was written.
+    """
     ExportTrainingExamples: _grpc.UnaryStreamMultiCallable[_feedback_service_pb2.ExportTrainingExamplesRequest, _feedback_service_pb2.ExportTrainingExamplesResponse]
     """Takes the data away, oldest first; resumable by token. Errors: JUDGE_NOT_FOUND, INVALID_RESUME_TOKEN."""
 
@@ -67,6 +71,10 @@ class FeedbackServiceAsyncStub(FeedbackServiceStub):
     """Lists training examples, newest first, also the rejected ones if asked. Errors: JUDGE_NOT_FOUND."""
     ImportTrainingExamples: _aio.StreamUnaryMultiCallable[_feedback_service_pb2.ImportTrainingExamplesRequest, _feedback_service_pb2.ImportTrainingExamplesResponse]  # type: ignore[assignment]
     """Brings labelled data. Send messages of up to 1,000 examples each; each message is one transaction. Errors: JUDGE_NOT_FOUND, INVALID_REQUEST."""
+    SynthesizeTrainingExamples: _aio.UnaryUnaryMultiCallable[_feedback_service_pb2.SynthesizeTrainingExamplesRequest, _feedback_service_pb2.SynthesizeTrainingExamplesResponse]  # type: ignore[assignment]
+    """Lets a language model write variations and counter-examples of training examples, for judges with few labels. They are on the train side only, marked, at most half as many as the real examples there, and may become demonstrations; nothing else looks at them. A label of theirs is the model's claim.
+    Errors: JUDGE_NOT_FOUND, INVALID_REQUEST, SYNTHETIC_LIMIT_REACHED, LM_UNAVAILABLE and the other errors of language models, if nothing was written.
+    """
     ExportTrainingExamples: _aio.UnaryStreamMultiCallable[_feedback_service_pb2.ExportTrainingExamplesRequest, _feedback_service_pb2.ExportTrainingExamplesResponse]  # type: ignore[assignment]
     """Takes the data away, oldest first; resumable by token. Errors: JUDGE_NOT_FOUND, INVALID_RESUME_TOKEN."""
 
@@ -120,6 +128,16 @@ class FeedbackServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_feedback_service_pb2.ImportTrainingExamplesResponse, _abc.Awaitable[_feedback_service_pb2.ImportTrainingExamplesResponse]]:
         """Brings labelled data. Send messages of up to 1,000 examples each; each message is one transaction. Errors: JUDGE_NOT_FOUND, INVALID_REQUEST."""
+
+    @_abc_1.abstractmethod
+    def SynthesizeTrainingExamples(
+        self,
+        request: _feedback_service_pb2.SynthesizeTrainingExamplesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_feedback_service_pb2.SynthesizeTrainingExamplesResponse, _abc.Awaitable[_feedback_service_pb2.SynthesizeTrainingExamplesResponse]]:
+        """Lets a language model write variations and counter-examples of training examples, for judges with few labels. They are on the train side only, marked, at most half as many as the real examples there, and may become demonstrations; nothing else looks at them. A label of theirs is the model's claim.
+        Errors: JUDGE_NOT_FOUND, INVALID_REQUEST, SYNTHETIC_LIMIT_REACHED, LM_UNAVAILABLE and the other errors of language models, if nothing was written.
+        """
 
     @_abc_1.abstractmethod
     def ExportTrainingExamples(

@@ -606,6 +606,7 @@ class OptimizationConfig(_message.Message):
     INSTRUCTION_SOURCE_FIELD_NUMBER: _builtins.int
     ALGORITHM_FIELD_NUMBER: _builtins.int
     EARLY_STOPPING_FIELD_NUMBER: _builtins.int
+    USE_SYNTHETIC_EXAMPLES_FIELD_NUMBER: _builtins.int
     num_trials: _builtins.int
     """Trials, 1 to 500; default 150 (rubric 100), scaled down to the data. Excludes `auto`."""
     num_candidates: _builtins.int
@@ -624,6 +625,8 @@ class OptimizationConfig(_message.Message):
     """What to try."""
     early_stopping: _builtins.bool
     """False to score every candidate on all validation examples; by default one that is clearly worse than the best is dropped early."""
+    use_synthetic_examples: _builtins.bool
+    """False to leave synthetic examples out; by default they may become demonstrations."""
     def __init__(
         self,
         *,
@@ -636,10 +639,11 @@ class OptimizationConfig(_message.Message):
         instruction_source: Global___OptimizationConfig.InstructionSource.ValueType = ...,
         algorithm: Global___OptimizationConfig.Algorithm.ValueType = ...,
         early_stopping: _builtins.bool | None = ...,
+        use_synthetic_examples: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping", "_max_bootstrapped_demos", b"_max_bootstrapped_demos", "_max_labeled_demos", b"_max_labeled_demos", "_num_candidates", b"_num_candidates", "_num_trials", b"_num_trials", "_seed", b"_seed", "early_stopping", b"early_stopping", "max_bootstrapped_demos", b"max_bootstrapped_demos", "max_labeled_demos", b"max_labeled_demos", "num_candidates", b"num_candidates", "num_trials", b"num_trials", "seed", b"seed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping", "_max_bootstrapped_demos", b"_max_bootstrapped_demos", "_max_labeled_demos", b"_max_labeled_demos", "_num_candidates", b"_num_candidates", "_num_trials", b"_num_trials", "_seed", b"_seed", "_use_synthetic_examples", b"_use_synthetic_examples", "early_stopping", b"early_stopping", "max_bootstrapped_demos", b"max_bootstrapped_demos", "max_labeled_demos", b"max_labeled_demos", "num_candidates", b"num_candidates", "num_trials", b"num_trials", "seed", b"seed", "use_synthetic_examples", b"use_synthetic_examples"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping", "_max_bootstrapped_demos", b"_max_bootstrapped_demos", "_max_labeled_demos", b"_max_labeled_demos", "_num_candidates", b"_num_candidates", "_num_trials", b"_num_trials", "_seed", b"_seed", "algorithm", b"algorithm", "auto", b"auto", "early_stopping", b"early_stopping", "instruction_source", b"instruction_source", "max_bootstrapped_demos", b"max_bootstrapped_demos", "max_labeled_demos", b"max_labeled_demos", "num_candidates", b"num_candidates", "num_trials", b"num_trials", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping", "_max_bootstrapped_demos", b"_max_bootstrapped_demos", "_max_labeled_demos", b"_max_labeled_demos", "_num_candidates", b"_num_candidates", "_num_trials", b"_num_trials", "_seed", b"_seed", "_use_synthetic_examples", b"_use_synthetic_examples", "algorithm", b"algorithm", "auto", b"auto", "early_stopping", b"early_stopping", "instruction_source", b"instruction_source", "max_bootstrapped_demos", b"max_bootstrapped_demos", "max_labeled_demos", b"max_labeled_demos", "num_candidates", b"num_candidates", "num_trials", b"num_trials", "seed", b"seed", "use_synthetic_examples", b"use_synthetic_examples"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__early_stopping: _TypeAlias = _typing.Literal["early_stopping"]  # noqa: Y015
     _WhichOneofArgType__early_stopping: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping"]  # noqa: Y015
@@ -653,6 +657,8 @@ class OptimizationConfig(_message.Message):
     _WhichOneofArgType__num_trials: _TypeAlias = _typing.Literal["_num_trials", b"_num_trials"]  # noqa: Y015
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__use_synthetic_examples: _TypeAlias = _typing.Literal["use_synthetic_examples"]  # noqa: Y015
+    _WhichOneofArgType__use_synthetic_examples: _TypeAlias = _typing.Literal["_use_synthetic_examples", b"_use_synthetic_examples"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__early_stopping) -> _WhichOneofReturnType__early_stopping | None: ...
     @_typing.overload
@@ -665,6 +671,8 @@ class OptimizationConfig(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__num_trials) -> _WhichOneofReturnType__num_trials | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__use_synthetic_examples) -> _WhichOneofReturnType__use_synthetic_examples | None: ...
 
 Global___OptimizationConfig: _TypeAlias = OptimizationConfig  # noqa: Y015
 
@@ -759,6 +767,7 @@ class DatasetSummary(_message.Message):
     VALIDATION_COUNT_FIELD_NUMBER: _builtins.int
     TEST_COUNT_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    SYNTHETIC_COUNT_FIELD_NUMBER: _builtins.int
     train_count: _builtins.int
     """Training examples."""
     validation_count: _builtins.int
@@ -767,6 +776,8 @@ class DatasetSummary(_message.Message):
     """Held-out examples."""
     digest: _builtins.str
     """SHA-256 of the snapshot, hexadecimal."""
+    synthetic_count: _builtins.int
+    """Synthetic examples beside the training examples; they may become demonstrations and count for nothing else."""
     def __init__(
         self,
         *,
@@ -774,10 +785,11 @@ class DatasetSummary(_message.Message):
         validation_count: _builtins.int = ...,
         test_count: _builtins.int = ...,
         digest: _builtins.str = ...,
+        synthetic_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "test_count", b"test_count", "train_count", b"train_count", "validation_count", b"validation_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "synthetic_count", b"synthetic_count", "test_count", b"test_count", "train_count", b"train_count", "validation_count", b"validation_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
