@@ -100,7 +100,7 @@ class Shadowing:
         if options.get("wait", True):
             await self.judge.drain()
 
-    async def correct_scores(self, labels, *, baseline, candidate):
+    async def correct_scores(self, labels, *, baseline, candidate, wait=True):
         """Correct scores of the baseline; the candidate will grade as given."""
         abouts = [
             replace(
@@ -116,7 +116,8 @@ class Shadowing:
         for about, label in zip(abouts, labels, strict=True):
             await self.feedback.record(Correction(about.evaluation_id, score=label))
         await self.collector.drain()
-        await self.judge.drain()
+        if wait:
+            await self.judge.drain()
 
     async def bring(self, group, split):
         """Put an example of a group on a side, as an import before the shadow would."""

@@ -255,15 +255,19 @@ def test_a_refused_request_is_left_out(run):
 
 
 def test_a_version_deployed_by_hand_ends_the_comparison(run):
-    """The candidate was compared with what serves no more."""
+    """The candidate was compared with what serves no more, also after a rollback to that."""
 
     async def scenario(env):
         await env.enter()
         program = env.registry.get_version("safety").program
         other = await env.registry.add_version("safety", program)
         await env.registry.deploy("safety", other.version, author="a", reason="r")
+        await env.judge.drain()
+        at_once = env.latest()
+        await env.registry.rollback("safety", author="a", reason="r")
         await env.correct(3)
-        return env.latest()
+        assert env.latest() == at_once
+        return at_once
 
     candidate = run(scenario)
     assert (candidate.state, candidate.pairs) == ("dropped", 20)
@@ -330,3 +334,41 @@ def test_a_deleted_judge_ends_the_comparison(run):
         return env.latest("mine")
 
     assert run(scenario).reason == "the judge was deleted"
+
+
+def test_an_evaluation_interrupts_the_shadow(run, stand_in):
+    """Its call is given up when every slot is needed, and made again later."""
+
+    async def scenario(env):
+        await env.enter()
+        calls, gone = stand_in.call_count, stand_in.disconnects
+        await env.correct(1, baseline="right", wait=False)
+        await asyncio.to_thread(stand_in.wait_for_calls, calls + 1)
+        for _ in range(4):
+            env.judge._slack.enter()
+        await asyncio.to_thread(stand_in.wait_for_disconnects, gone + 1)
+        crowded = env.latest().pairs
+        env.judge._slack.leave()
+        stand_in.release()
+        await env.judge.drain()
+        return crowded, env.latest().pairs, stand_in.call_count - calls
+
+    assert run(scenario, model="slow") == (20, 21, 2)
+
+
+def test_a_judge_with_a_fault_does_not_hold_up_the_others(run, monkeypatch):
+    """One whose candidate is not there any more is tried again after the rest."""
+    monkeypatch.setattr(shadow_judge, "_RETRY_S", 0.01)
+
+    async def scenario(env):
+        served = asyncio.Event()
+        env.registry.on_deployed(lambda _: served.set())
+        broken = await env.enter("rubric", wins=2, pairs=6)
+        env.registry._entries["rubric"].versions.pop(broken)
+        await env.enter()
+        await env.correct_scores([0.8], baseline=0.5, candidate=0.75, wait=False)
+        await env.correct(2, wait=False)
+        await served.wait()
+        return env.latest("rubric").pairs
+
+    assert run(scenario) == 6

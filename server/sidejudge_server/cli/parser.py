@@ -232,7 +232,8 @@ def _add_optimize(commands: Any) -> None:  # noqa: ANN401 - as above
     optimize.add_argument(
         "--deploy-if-better",
         action="store_true",
-        help="deploy the result if the gate says it is better",
+        help="deploy the result if the gate says it is better, or once it has proved itself "
+        "in shadow",
     )
     add_search(optimize)
     add_budget(optimize)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -58,6 +58,7 @@ class JudgeRegistry:
         self._storage = storage
         self._requests = requests or RequestLog(storage)
         self._entries: dict[str, JudgeEntry] = {}
+        self._listeners: list[Callable[[str], None]] = []
         # One change of a judge at a time; also makes two creations of one name meet.
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -87,6 +88,10 @@ class JudgeRegistry:
         if commands:
             await commit(self._storage, *commands)
         self._entries = entries
+
+    def on_deployed(self, listener: Callable[[str], None]) -> None:
+        """Call back with the judge's id whenever another version serves; must not block or raise."""
+        self._listeners.append(listener)
 
     def get(self, judge_id: str) -> Judge:
         """Return a judge that is in service.
@@ -448,6 +453,8 @@ class JudgeRegistry:
             *claim(judge.judge_id),
         )
         history.append(deployment)
+        for listener in self._listeners:
+            listener(judge.judge_id)
         return changed
 
     async def _replace(self, judge: Judge, *further: Command) -> Judge:

@@ -79,6 +79,7 @@ class ShadowJudge:
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
         candidates.on_entered(self.look_at)
+        registry.on_deployed(self._look_if_active)
 
     def start(self) -> None:
         """Begin, first with corrections that came while nobody looked."""
@@ -95,6 +96,9 @@ class ShadowJudge:
 
     def hear(self, judge_id: str, _: Sequence[ExampleRecord]) -> None:
         """Take note of new corrections."""
+        self._look_if_active(judge_id)
+
+    def _look_if_active(self, judge_id: str) -> None:
         if self._candidates.active(judge_id) is not None:
             self.look_at(judge_id)
 
@@ -119,6 +123,9 @@ class ShadowJudge:
                 except Exception as error:  # noqa: BLE001 - the corrections are safe, try again
                     cause = type(error).__name__  # the text may quote what was judged
                     _log.warning("a candidate in shadow has to wait: %s", cause)
+                    # It may be about this judge alone: the others come first.
+                    self._waiting.pop(judge_id, None)
+                    self._waiting[judge_id] = None
                     await asyncio.sleep(_RETRY_S)
             self._idle.set()
 

@@ -236,7 +236,7 @@ class Optimization(_message.Message):
     judge: _builtins.str
     """Required, immutable. `judges/{judge}`."""
     deploy_if_better: _builtins.bool
-    """Immutable. True to deploy the candidate if the gate says it is better."""
+    """Immutable. True to deploy the candidate if the gate says it is better: at once, or from shadow once later corrections have proved it."""
     state: Global___Optimization.State.ValueType
     """Output only."""
     phase: Global___Optimization.Phase.ValueType
@@ -810,7 +810,7 @@ class GateDecision(_message.Message):
         OUTCOME_UNSPECIFIED: GateDecision._Outcome.ValueType  # 0
         """Never sent."""
         OUTCOME_IMPROVED: GateDecision._Outcome.ValueType  # 1
-        """At least 5 points better on held-out data, significantly, without overfitting."""
+        """At least 5 points better on held-out data, significantly, without overfitting. See `stage`."""
         OUTCOME_NO_IMPROVEMENT: GateDecision._Outcome.ValueType  # 2
         """Not better by enough."""
         OUTCOME_NOT_ENOUGH_EVIDENCE: GateDecision._Outcome.ValueType  # 3
@@ -824,7 +824,7 @@ class GateDecision(_message.Message):
     OUTCOME_UNSPECIFIED: GateDecision.Outcome.ValueType  # 0
     """Never sent."""
     OUTCOME_IMPROVED: GateDecision.Outcome.ValueType  # 1
-    """At least 5 points better on held-out data, significantly, without overfitting."""
+    """At least 5 points better on held-out data, significantly, without overfitting. See `stage`."""
     OUTCOME_NO_IMPROVEMENT: GateDecision.Outcome.ValueType  # 2
     """Not better by enough."""
     OUTCOME_NOT_ENOUGH_EVIDENCE: GateDecision.Outcome.ValueType  # 3
