@@ -73,10 +73,13 @@ bench: setup ## Speed and memory against bare operations
 bench-judges: setup ## Optimizers on labelled data beside plain DSPy; BENCH_ARGS="--data DIRECTORY"
 	OMP_WAIT_POLICY=passive $(BIN)/python -m bench.judge_optimizers $(BENCH_ARGS)
 
+bench-optimizers: setup ## Calls, time and results of a search beside plain MIPROv2
+	$(BIN)/python -m bench.optimizers $(BENCH_ARGS)
+
 audit: setup ## Known vulnerabilities in the locked dependencies
 	$(BIN)/pip-audit --require-hashes --disable-pip -r requirements/server.txt
 
 clean: ## Remove what make made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup lock generate check-generated lint format pytest test test-duckdb-1.5 demo bench bench-judges audit clean
+.PHONY: help setup lock generate check-generated lint format pytest test test-duckdb-1.5 demo bench bench-judges bench-optimizers audit clean

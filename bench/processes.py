@@ -20,8 +20,10 @@ __all__ = [
     "Sidecar",
     "empty_server",
     "free_port",
+    "peak_mib",
     "resident_mib",
     "sidecar",
+    "simulated_judge",
     "stand_in",
 ]
 
@@ -70,6 +72,13 @@ def _speaking(module: str, *arguments: str) -> Iterator[str]:
 def stand_in() -> Iterator[str]:
     """Run the LM stand-in; yield its base URL."""
     with _speaking("tests.stand_in", "--port", "0") as line:
+        yield line
+
+
+@contextmanager
+def simulated_judge(latency_ms: float) -> Iterator[str]:
+    """Run the simulated judge; yield its base URL."""
+    with _speaking("bench.simulated_judge", "--latency-ms", str(latency_ms)) as line:
         yield line
 
 
@@ -158,24 +167,35 @@ def free_port() -> int:
 
 def resident_mib(pid: int) -> dict[str, float]:
     """Return resident MiB (RSS) and proportional MiB (PSS) of a process with its descendants."""
-    rss = pss = 0.0
-    for member in _family(pid):
-        try:
-            rollup = Path(f"/proc/{member}/smaps_rollup").read_text()
-        except OSError:
-            continue
-        values = {
-            line.split(":")[0]: float(line.split()[1])
-            for line in rollup.splitlines()[1:]
-        }
-        rss += values["Rss"] / 1024
-        pss += values["Pss"] / 1024
-    return {"rss": rss, "pss": pss}
+    members = [_memory(member) for member in _family(pid)]
+    return {name: sum(m[name] for m in members) for name in ("rss", "pss")}
+
+
+def peak_mib(pid: int) -> dict[str, float]:
+    """Return resident and proportional MiB of the largest descendant of a process."""
+    members = [_memory(member) for member in _family(pid)[1:]]
+    return {
+        name: max((m[name] for m in members), default=0.0) for name in ("rss", "pss")
+    }
+
+
+def _memory(pid: int) -> dict[str, float]:
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return {"rss": 0.0, "pss": 0.0}
+    values = {
+        line.split(":")[0]: float(line.split()[1]) for line in rollup.splitlines()[1:]
+    }
+    return {"rss": values["Rss"] / 1024, "pss": values["Pss"] / 1024}
 
 
 def _family(pid: int) -> list[int]:
     members = [pid]
     for member in members:
         for children in Path(f"/proc/{member}/task").glob("*/children"):
-            members += [int(child) for child in children.read_text().split()]
+            try:
+                members += [int(child) for child in children.read_text().split()]
+            except OSError:  # ended meanwhile
+                continue
     return members

@@ -129,7 +129,7 @@ class OptimizationSettings:
     work_dir: Path | None = None
     """Where runs keep their call caches; None is ``<database>.runs``."""
 
-    heartbeat_s: float = 15.0
+    heartbeat_s: float = 4.0
     """A watcher hears something at least this often."""
 
     default_lm_calls: int = 20_000

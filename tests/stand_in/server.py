@@ -9,6 +9,8 @@ The model name chooses the mode (a prefix such as ``openai/`` is not sent by cli
 - ``bad-key``: 401; ``unknown-model``: 404; ``too-long``: 400 for the context length;
 - ``slow``: waits for `StandIn.release`, at most 30 s;
 - ``flaky-N``: 500 for the first N times that a body comes, then answers.
+
+``GET /v1/calls`` tells how many requests have come in, for those in other processes.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import json
 import re
 import threading
 from collections import Counter
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -52,6 +54,8 @@ _FLAKY = re.compile(r"flaky-(\d+)$")
 class StandIn:
     """The state of a running stand-in; safe to use from the test's thread.
 
+    Something else may decide what is said: ``answerer`` gets the messages and the model's name.
+
     Attributes:
         base_url: Of the OpenAI wire, ending in ``/v1``; None until it serves.
         anthropic_url: Of the Anthropic wire.
@@ -63,7 +67,13 @@ class StandIn:
         retry_after: Value of the header that goes with 429.
     """
 
-    def __init__(self, *, record: bool = True, latency_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        record: bool = True,
+        latency_s: float = 0.0,
+        answerer: Callable[[list[dict[str, str]], str], Answer] | None = None,
+    ) -> None:
         self.base_url = ""
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -73,6 +83,7 @@ class StandIn:
         self.retry_after = "0.02"
         self._record = record
         self._latency_s = latency_s
+        self._answerer = answerer
         self._in_flight = 0
         self._fail_from: int | None = None
         self._seen: Counter[bytes] = Counter()
@@ -124,6 +135,8 @@ class StandIn:
     async def _handle(self, request: web.BaseRequest) -> web.Response:
         if request.path == "/v1/models":
             return _json({"object": "list", "data": [{"id": "stand-in"}]})
+        if request.path == "/v1/calls":
+            return _json({"calls": self.call_count})
         if request.path not in {"/v1/chat/completions", "/v1/messages"}:
             return _failure(404, "not_found", f"No such path: {request.path}")
         raw = await request.read()
@@ -187,7 +200,12 @@ class StandIn:
 
     def _success(self, body: dict[str, Any], *, anthropic: bool) -> web.Response:
         messages = anthropic_messages(body) if anthropic else body["messages"]
-        said = _GARBAGE if body["model"] == "garbage" else answer(messages)
+        if body["model"] == "garbage":
+            said = _GARBAGE
+        elif self._answerer is not None:
+            said = self._answerer(messages, body["model"])
+        else:
+            said = answer(messages)
         # A system message that came before counts as cached.
         prefix = hash(messages[0]["content"])
         cached = token_count(messages[:1]) if prefix in self._prefixes else 0
