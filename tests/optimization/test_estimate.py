@@ -165,6 +165,27 @@ def test_tokens_money_and_time_follow_from_lengths_and_rates():
     assert bare.basis == "the test"
 
 
+def test_dropping_candidates_early_saves_calls_of_the_search_alone():
+    """Where there are examples enough to drop one before it has seen them all."""
+    raced, whole = _estimate()[0], _estimate(early_stopping=False)[0]
+    saved = 0.15 * _work().searching
+    assert whole.lm_calls - raced.lm_calls == pytest.approx(saved, abs=1)
+    few = {"data": DataCounts(train=12, validation=12, test=16)}
+    work = _work(**few)
+    plans = [replace(PLAN, early_stopping=stops) for stops in (True, False)]
+    assert (
+        len(
+            {
+                estimate_run(
+                    work, plan, lengths=_LENGTHS, rates=_RATES, bounds=NO_BOUNDS
+                ).estimate.lm_calls
+                for plan in plans
+            }
+        )
+        == 1
+    )
+
+
 def test_unknown_price_gives_no_amount():
     """Unless nothing is asked of the model whose price is unknown."""
     unknown = replace(_RATES, task_price=None)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from sidejudge_server.lm.pricing import Price
 from sidejudge_server.lm.wires import TokenCounts
-from sidejudge_server.optimization.plan import SearchPlan
+from sidejudge_server.optimization.plan import AlgorithmName, SearchPlan
 from sidejudge_server.optimization.workload import SUMMARY_BATCH, Workload
 
 __all__ = [
@@ -31,6 +31,13 @@ START_S = 1.0
 OVERHEAD_S = 0.005
 """What the optimizer itself needs beside every call."""
 
+RACED_SHARE = 0.85
+"""Calls of a search that drops candidates early: 0.63 to 0.80 with nearly equal candidates or better
+in simulations (ADR 15), 1 where no candidate is behind."""
+
+_RACING = frozenset({AlgorithmName.MIPROV2, AlgorithmName.AUTO})
+_FEWEST_TO_RACE = 20
+"""Validation examples below which there is little to save."""
 _PROPOSAL_OUTPUT_TOKENS = 200
 
 
@@ -161,6 +168,7 @@ def estimate_run(
     alone; one that is below baseline and gate together ends the run before the gate can speak,
     which is worth a warning.
     """
+    work = _raced(work, plan)
     demos = _demonstration_chars(plan, lengths)
     with_demos = lengths.bare + demos
     fixed = _sum(
@@ -237,6 +245,14 @@ def _sum(parts: Sequence[_Spend]) -> _Spend:
         sum(known) if len(known) == len(costs) else None,
         sum(part.seconds for part in parts),
     )
+
+
+def _raced(work: Workload, plan: SearchPlan) -> Workload:
+    """Return a workload without the calls that dropping candidates early is sure to save."""
+    races = plan.early_stopping and plan.algorithm in _RACING
+    if not races or work.baseline < _FEWEST_TO_RACE:
+        return work
+    return replace(work, searching=work.searching * RACED_SHARE)
 
 
 def _judging(
