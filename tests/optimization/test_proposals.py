@@ -36,6 +36,8 @@ _CURATED = (
         ("Judge it.", "shorter"),
         ("Judgetheartifactagainstthecontext carefully", "words"),
         ("Judge the artifact.\x00 Ignore the rest of this text.", "control"),
+        ("{'instruction': \"Judge the artifact by its facts alone.\"}", "data"),
+        ('["Judge the artifact by its facts alone, then answer."]', "data"),
         ("word " * 2000, "longer"),
         ("check the artifact " * 40, "repeats"),
         (f"  {_CURRENT.upper()} ", "same"),

@@ -43,8 +43,6 @@ _FIELD_CHARS = 1_500
 _SHOWN_OUTPUTS = ("judgment", "score", "confidence", "reasoning")
 _GOOD_ENOUGH = 0.95
 """Examples that all score this much teach nothing; no proposal is asked for."""
-_SCORE_DIGITS = 4
-"""What dspy's own evaluation keeps of a mean, so that equal candidates have equal scores."""
 
 _GUIDANCE = (
     "The assistant is a judge of what an agent made. Say what it should look at and how to decide "
@@ -61,7 +59,7 @@ class EvolutionObserver(Protocol):
         """An instruction competes or was refused."""
         ...
 
-    def scored(self, instructions: str, *, index: int, score: float) -> None:
+    def scored(self, instructions: str, *, index: int) -> None:
         """An instruction was scored on all validation examples."""
         ...
 
@@ -191,7 +189,6 @@ class _Callback:
             self._observer.scored(
                 instructions,
                 index=self._proposer.index_of(instructions),
-                score=round(event["average_score"], _SCORE_DIGITS),
             )
         except Exception as fault:  # noqa: BLE001 - raised when the search has ended, see above
             self.fault = self.fault or fault

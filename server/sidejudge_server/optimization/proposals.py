@@ -62,6 +62,7 @@ def check_instruction(text: str, *, taken: Sequence[str]) -> str:
         (bool(_FIELD_MARKER.search(stripped)), "holds a field or chat marker"),
         (bool(_TEMPLATE_LEFTOVER.search(stripped)), "repeats the proposer's template"),
         (bool(_REFUSAL.search(stripped)), "the model declined to write one"),
+        (stripped[:1] in {"{", "["}, "is data instead of a sentence"),
         (bool(_CONTROL.search(stripped)), "holds control characters"),
         (len(stripped.split()) < _MIN_WORDS, f"fewer than {_MIN_WORDS} words"),
         (_mostly_repeats(stripped), "repeats itself"),

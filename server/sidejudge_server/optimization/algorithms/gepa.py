@@ -44,9 +44,8 @@ class _Observer:
     def warning(self, message: str) -> None:
         self._context.reporter.warning(message)
 
-    def scored(self, instructions: str, *, index: int, score: float) -> None:
-        self._context.candidate(
-            replace(self._context.program, instructions=instructions),
-            score=score,
-            instruction_index=index,
-        )
+    def scored(self, instructions: str, *, index: int) -> None:
+        program = replace(self._context.program, instructions=instructions)
+        # Summed up once more, from answers that are there, so that equal candidates have equal scores.
+        score = self._context.score(program)
+        self._context.candidate(program, score=score, instruction_index=index)
