@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,46 +18,48 @@ BASELINE = "version 1"
 def figures(
     results: Mapping[str, Mapping[str, Any]], labels: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """Return one row of figures for each result, in their order.
+    """Return one row of figures for each result, in their order; none without version 1.
 
-    An unusable answer counts as wrong. A run without a candidate leaves version 1 in place, so it has
-    its answers. The paired interval is Tango's, p is that of the two-sided exact McNemar test;
-    both are None without version 1, p also if the two never differ.
+    An unusable answer counts as wrong. Of a run only the answers that differ from version 1's are kept;
+    one without a candidate leaves version 1 in place. The paired interval is Tango's, p is that of the
+    two-sided exact McNemar test, None if the two never differ in being right.
 
     Args:
         results: What was stored of each row, by its name.
         labels: Label by key of the held-out examples.
     """
+    if BASELINE not in results:
+        return []
+    before = _right(results[BASELINE]["items"], labels)
     rows = []
-    base = results.get(BASELINE)
     for name, result in results.items():
-        given = result["items"] or (base or {}).get("items", [])
-        right = _right(given, labels)
-        row: dict[str, Any] = {
-            "name": name,
-            "count": len(labels),
-            "accuracy": sum(right.values()) / len(labels),
-            "interval": wilson(sum(right.values()), len(labels)),
-            "answers": Counter(i["answer"] or "unusable" for i in given),
-            "candidate": bool(result["items"]),
-            **{k: result[k] for k in ("calls", "cached", "seconds", "outcome", "load")},
-        }
-        if base is not None and name != BASELINE:
-            before = _right(base["items"], labels)
-            wins = sum(right[k] and not before[k] for k in labels)
-            losses = sum(before[k] and not right[k] for k in labels)
-            test = mcnemar(wins, losses)
-            row |= {
-                "wins": wins,
-                "losses": losses,
-                "difference": (wins - losses) / len(labels),
-                "difference_interval": paired_score_interval(
-                    wins, losses, pairs=len(labels)
-                ),
-                "p": None if isinstance(test, CannotSay) else test.p_two_sided,
+        right = _right(result["items"], labels)
+        if not result["items"]:
+            right = before | result["changed"]
+        total = sum(right.values())
+        rows.append(
+            {
+                "name": name,
+                "accuracy": total / len(labels),
+                "interval": wilson(total, len(labels)),
+                **({} if name == BASELINE else _paired(before, right)),
+                **{k: result[k] for k in ("calls", "seconds", "outcome", "load")},
             }
-        rows.append(row)
+        )
     return rows
+
+
+def _paired(before: Mapping[str, bool], after: Mapping[str, bool]) -> dict[str, Any]:
+    wins = sum(after[key] and not before[key] for key in before)
+    losses = sum(before[key] and not after[key] for key in before)
+    test = mcnemar(wins, losses)
+    return {
+        "wins": wins,
+        "losses": losses,
+        "difference": (wins - losses) / len(before),
+        "difference_interval": paired_score_interval(wins, losses, pairs=len(before)),
+        "p": None if isinstance(test, CannotSay) else test.p_two_sided,
+    }
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -67,14 +67,17 @@ class SidecarRow:
 
     Attributes:
         splits: As the server made them.
-        items: Key, answer and confidence of each held-out example, as served.
+        items: Key and answer of each held-out example, as version 1 serves them; empty for a run.
+        changed: Whether the candidate is right, by key, where it answers another verdict than
+            version 1 on held-out examples; empty without a candidate.
         run: The optimization as JSON; None for version 1.
         trials: Its trials as JSON.
-        scoring: Calls and seconds of the served held-out answers.
+        scoring: Calls and seconds of version 1's answers.
     """
 
     splits: Splits
     items: list[dict[str, Any]]
+    changed: dict[str, bool]
     run: dict[str, Any] | None
     trials: list[dict[str, Any]]
     scoring: dict[str, float]
@@ -89,10 +92,11 @@ def run_row(
     settings: Mapping[str, str],
     log: Path,
 ) -> SidecarRow:
-    """Run an algorithm from version 1 on a sidecar of its own and judge the held-out examples.
+    """Run an algorithm from version 1, or judge the held-out examples with version 1.
 
-    A database of its own: every run is the first use of the held-out examples, and the server splits
-    the same examples in the same order in the same way.
+    On a sidecar and database of its own: every run is the first use of the held-out examples, and the
+    server splits the same examples in the same order in the same way. What a candidate says on
+    the held-out examples is taken from its gate.
 
     Args:
         judge_id: A built-in judge.
@@ -104,38 +108,46 @@ def run_row(
     """
     judge = f"judges/{judge_id}"
     with _client(settings, log) as client:
-        splits = _import(client, judge, examples)
-        run = None
-        trials: list[dict[str, Any]] = []
-        version = f"{judge}/versions/1"
-        if algorithm is not None:
-            finished = _optimize(client, judge, algorithm, search)
-            run = MessageToDict(finished, preserving_proto_field_name=True)
-            request = optimization_service_pb2.ListTrialsRequest(
-                parent=finished.name, page_size=1000
-            )
-            trials = [
-                MessageToDict(trial, preserving_proto_field_name=True)
-                for trial in client.optimization.ListTrials(request).trials
-            ]
-            version = finished.candidate_version
-        items: list[dict[str, Any]] = []
-        scoring = {"calls": 0.0, "seconds": 0.0}
-        if version:
-            held_out = set(splits.test)
-            result = run_examples(
-                client,
-                [e for e in examples if e.key in held_out],
-                RunOptions(judge, version, timeout_s=_CALL_S),
-            )
-            if result.failures:
-                raise RuntimeError(f"no answer: {result.failures[0]}")
-            items = [{"key": a.key, "answer": str(a.answer)} for a in result.answers]
-            scoring = {
-                "calls": float(result.lm_calls),
-                "seconds": result.lm_seconds,
-            }
-        return SidecarRow(splits, items, run, trials, scoring)
+        stored = _import(client, judge, examples)
+        splits = stored.splits(examples)
+        if algorithm is None:
+            items, scoring = _judge(client, judge, splits, examples)
+            return SidecarRow(splits, items, {}, None, [], scoring)
+        run = _optimize(client, judge, algorithm, search)
+        request = optimization_service_pb2.ListTrialsRequest(
+            parent=run.name, page_size=1000
+        )
+        trials = client.optimization.ListTrials(request).trials
+        return SidecarRow(
+            splits,
+            [],
+            {
+                stored.keys[example.training_example]: example.candidate_quality > 0
+                for example in run.decision.changed_examples
+            },
+            MessageToDict(run, preserving_proto_field_name=True),
+            [MessageToDict(t, preserving_proto_field_name=True) for t in trials],
+            {"calls": 0.0, "seconds": 0.0},
+        )
+
+
+def _judge(
+    client: sidejudge.Client,
+    judge: str,
+    splits: Splits,
+    examples: Sequence[LabelledExample],
+) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """Return version 1's answers to the held-out examples, and the calls and seconds they took."""
+    held_out = set(splits.test)
+    result = run_examples(
+        client,
+        [e for e in examples if e.key in held_out],
+        RunOptions(judge, f"{judge}/versions/1", timeout_s=_CALL_S),
+    )
+    if result.failures:
+        raise RuntimeError(f"no answer: {result.failures[0]}")
+    items = [{"key": a.key, "answer": str(a.answer)} for a in result.answers]
+    return items, {"calls": float(result.lm_calls), "seconds": result.lm_seconds}
 
 
 @contextlib.contextmanager
@@ -152,9 +164,34 @@ def _client(settings: Mapping[str, str], log: Path) -> Iterator[sidejudge.Client
             log.write_bytes((directory / "sidecar.log").read_bytes())
 
 
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """The examples as the server has them.
+
+    Attributes:
+        keys: Our key by the server's name.
+        sides: Side of the split by our key; without those that the server left out.
+    """
+
+    keys: dict[str, str]
+    sides: dict[str, _Split.ValueType]
+
+    def splits(self, examples: Sequence[LabelledExample]) -> Splits:
+        """Return the keys of each side in the order of the import."""
+        train, validation, test = (
+            [e.key for e in examples if self.sides.get(e.key) == side]
+            for side in (
+                _Split.SPLIT_TRAIN,
+                _Split.SPLIT_VALIDATION,
+                _Split.SPLIT_TEST,
+            )
+        )
+        return Splits(train, validation, test)
+
+
 def _import(
     client: sidejudge.Client, judge: str, examples: Sequence[LabelledExample]
-) -> Splits:
+) -> _Stored:
     client.feedback.ImportTrainingExamples(
         iter(
             [
@@ -165,26 +202,20 @@ def _import(
             ]
         )
     )
+    key_of = {
+        (texts["artifact"], texts["ground_truth"], texts["context"]): texts["key"]
+        for texts in map(row, examples)
+    }
     request = feedback_service_pb2.ListTrainingExamplesRequest(
         judge=judge, page_size=1000
     )
-    split = {}
-    for stored in client.feedback.ListTrainingExamples(request).training_examples:
-        given = stored.artifact_input
-        split[given.artifact, given.ground_truth, given.context] = stored.split
-    sides: dict[_Split.ValueType, list[str]] = {
-        _Split.SPLIT_TRAIN: [],
-        _Split.SPLIT_VALIDATION: [],
-        _Split.SPLIT_TEST: [],
-    }
-    for example in examples:
-        texts = row(example)
-        side = split.pop(
-            (texts["artifact"], texts["ground_truth"], texts["context"]), None
-        )
-        if side is not None:  # None: a duplicate that the server left out
-            sides[side].append(example.key)
-    return Splits(*sides.values())
+    stored = _Stored({}, {})
+    for message in client.feedback.ListTrainingExamples(request).training_examples:
+        given = message.artifact_input
+        key = key_of[given.artifact, given.ground_truth, given.context]
+        stored.keys[message.name] = key
+        stored.sides[key] = message.split
+    return stored
 
 
 def _optimize(

@@ -26,8 +26,8 @@ def result(answers, **changed):
     ]
     kept = {
         "items": items,
+        "changed": {},
         "calls": 5,
-        "cached": 0,
         "seconds": 1.5,
         "outcome": "",
         "load": [1.0, 2.0],
@@ -45,11 +45,18 @@ def test_a_row_is_compared_with_version_1_in_pairs() -> None:
     assert rows[1]["difference_interval"].low < -1 / 5 < rows[1]["difference_interval"].high  # fmt: skip
 
 
-def test_an_unusable_answer_is_wrong_and_counted() -> None:
-    """Plain DSPy may give no verdict: that is no agreement, and the count says how often."""
+def test_an_unusable_answer_is_wrong() -> None:
+    """Plain DSPy may give no verdict: that is no agreement."""
     rows = figures({"version 1": result("ppppp"), "plain DSPy": result("p--p-")}, LABELS)  # fmt: skip
     assert rows[1]["accuracy"] == 2 / 5
-    assert rows[1]["answers"] == {"pass": 2, "unusable": 3}
+
+
+def test_a_run_keeps_version_1_where_the_gate_saw_no_change() -> None:
+    """Only the answers that differ are known of a candidate."""
+    run = result("", changed={"b": True, "a": False, "c": True})
+    rows = figures({"version 1": result("ppppp"), "memory": run}, LABELS)
+    assert rows[1]["accuracy"] == 4 / 5
+    assert (rows[1]["wins"], rows[1]["losses"]) == (2, 1)
 
 
 def test_a_run_without_a_candidate_leaves_version_1() -> None:
@@ -59,6 +66,11 @@ def test_a_run_without_a_candidate_leaves_version_1() -> None:
     assert rows[1]["difference"] == 0
     assert rows[1]["p"] is None
     assert "| memory | 0.600" in table(rows)
+
+
+def test_without_version_1_there_is_nothing_to_compare() -> None:
+    """Rows that have been run before it wait for it."""
+    assert figures({"memory": result("")}, LABELS) == []
 
 
 def write(path, rows):
