@@ -241,7 +241,7 @@ def test_gepa_writes_what_people_said_into_the_instruction(lm, tmp_path):
     asked = [b for b in lm.requests if b["model"] == "writer"]
     assert 1 <= len(asked) <= 8
     shown = json.dumps(asked)
-    assert "people said pass" in shown
+    assert "the label is pass" in shown
     assert "program_fingerprint" not in shown
     bodies = Counter(json.dumps(body, sort_keys=True) for body in lm.requests)
     assert max(bodies.values()) == 1

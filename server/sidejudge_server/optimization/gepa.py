@@ -213,22 +213,22 @@ def _feedback_metric(
 
 
 def _feedback(gold: Dspy, prediction: Dspy) -> str:
-    """Say what people said, how far the judge was off, and the reason they gave."""
+    """Say what the label is, how far the judge was off, and the reason that came with it."""
     label = gold.get("judgment")
     if label is not None:
         answered = prediction.get("judgment")
         sure = (prediction.get("probabilities") or {}).get(label)
         text = (
-            f"Right: people said {label} too."
+            f"Right: the label is {label} too."
             if answered == label
-            else f"Wrong: the judge said {answered}, people said {label}."
+            else f"Wrong: the judge said {answered}, the label is {label}."
         )
         if sure is not None:
             text += f" It gave the right answer a probability of {sure:.2f}."
     else:
-        text = f"The judge's score was {prediction.get('score')}, people said {gold.get('score')}."
+        text = f"The judge's score was {prediction.get('score')}, the label is {gold.get('score')}."
     reason = str(gold.get("reasoning") or "").strip()
-    return f"{text} Their reason: {reason[:_FIELD_CHARS]}" if reason else text
+    return f"{text} The reason given: {reason[:_FIELD_CHARS]}" if reason else text
 
 
 def _shown(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -195,7 +195,7 @@ class _Run:
     def _gate(self, best: Fitted, stop_reason: StopReason) -> None:
         """Compare the chosen candidate with the version that serves, on held-out examples."""
         differs = best.program != self._program
-        answers = self._models.scorer.answers
+        answers = self._models.closing_scorer.answers
         old = answers(self._program, self._test)
         new = answers(best.program, self._test) if differs else old
         shown = {content_digest(d.input) for d in best.program.demonstrations}
