@@ -15,9 +15,9 @@ Optimization = optimization_pb2.Optimization
 Config = optimization_pb2.OptimizationConfig
 
 
-def estimate(client, judge, **config):
+def estimate(client, judge, *, budget=None, **config):
     request = pb.EstimateOptimizationRequest(
-        optimization=Optimization(judge=judge, config=Config(**config))
+        optimization=Optimization(judge=judge, config=Config(**config), budget=budget)
     )
     return client.optimization.EstimateOptimization(request, timeout=30)
 
@@ -51,6 +51,23 @@ def test_more_trials_are_expected_to_take_more(server):
     many = estimate(server.client, judge, num_trials=60).estimate
     assert many.lm_calls > 2 * few.lm_calls
     assert many.input_tokens > 2 * few.input_tokens
+
+
+def test_a_budget_is_applied_and_one_that_is_too_small_is_a_warning(server):
+    """Nothing is expected beyond it, and what does not reach the gate is said before it is spent."""
+    judge = create_judge(server.client, "bounded")
+    import_examples(server.client, judge, 100)
+    whole = estimate(server.client, judge, num_trials=60)
+    assert not any("max_lm_calls" in w for w in whole.warnings)
+    budget = optimization_pb2.OptimizationBudget(max_lm_calls=400)
+    some = estimate(server.client, judge, num_trials=60, budget=budget)
+    assert some.estimate.lm_calls == 400 < whole.estimate.lm_calls
+    assert 0 < some.estimate.trials < 60
+    assert any("leaves room for about" in w for w in some.warnings)
+    tiny = optimization_pb2.OptimizationBudget(max_lm_calls=20)
+    none = estimate(server.client, judge, num_trials=60, budget=tiny)
+    assert (none.estimate.lm_calls, none.estimate.trials) == (20, 0)
+    assert any("does not reach the gate" in w for w in none.warnings)
 
 
 def test_price_is_unknown_until_it_is_configured(server, stand_in, tmp_path):
@@ -111,6 +128,13 @@ def test_data_that_are_not_ready_are_estimated_with_the_reason(server):
         (Optimization(judge="nobody"), "INVALID_REQUEST"),
         (
             Optimization(judge="judges/safety", config=Config(num_trials=501, seed=-1)),
+            "INVALID_REQUEST",
+        ),
+        (
+            Optimization(
+                judge="judges/safety",
+                budget=optimization_pb2.OptimizationBudget(max_lm_calls=0),
+            ),
             "INVALID_REQUEST",
         ),
         (

@@ -91,13 +91,14 @@ def test_a_stopping_server_reports_not_serving_and_finishes_its_calls(
         tmp_path, lm_base_url=stand_in.base_url, model="slow", server={"drain_s": 30.0}
     )
     watched = []
-    not_serving = threading.Event()
+    watching, not_serving = threading.Event(), threading.Event()
     before = stand_in.call_count
 
     def watch(channel):
         request = health_pb2.HealthCheckRequest(service=SERVICES[1])
         for answer in health_pb2_grpc.HealthStub(channel).Watch(request):
             watched.append(answer.status)
+            watching.set()
             if answer.status != SERVING:
                 not_serving.set()
                 return
@@ -108,6 +109,7 @@ def test_a_stopping_server_reports_not_serving_and_finishes_its_calls(
         stand_in.wait_for_calls(before + 1)
         watcher = threading.Thread(target=watch, args=(client.channel,))
         watcher.start()
+        assert watching.wait(30)
         stopping = threading.Thread(
             target=server.run, args=(server.application.stop(),)
         )

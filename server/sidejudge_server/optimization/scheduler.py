@@ -39,6 +39,8 @@ class PolicyScheduler:
         self._timers: dict[str, datetime] = {}
         self._wake = asyncio.Event()
         self._quiet = asyncio.Event()
+        # Python 3.11's wait_for may swallow a cancellation that comes with what it waits for.
+        self._closing = False
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -49,6 +51,7 @@ class PolicyScheduler:
 
     async def close(self) -> None:
         """Start nothing more."""
+        self._closing = True
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -66,11 +69,11 @@ class PolicyScheduler:
         await self._quiet.wait()
 
     async def _work(self) -> None:
-        while True:
+        while not self._closing:
             await self._sleep()
             now = self._clock()
             self._due.update(j for j, moment in self._timers.items() if moment <= now)
-            while self._due:
+            while self._due and not self._closing:
                 judge_id = self._due.pop()
                 self._timers.pop(judge_id, None)
                 await self._look(judge_id)

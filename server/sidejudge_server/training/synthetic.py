@@ -6,7 +6,7 @@ truth and criteria stay those of the source. The answer is read strictly: what i
 that was asked for, or not what was asked for, is counted and never guessed at.
 
 A label of a synthetic example is the model's claim. Nobody has checked it, so such examples are
-material for demonstrations and nothing else.
+material for a search, such as demonstrations, and nothing else.
 """
 
 from __future__ import annotations

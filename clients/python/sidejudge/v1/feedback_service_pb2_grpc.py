@@ -124,7 +124,7 @@ class FeedbackServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SynthesizeTrainingExamples(self, request, context):
-        """Lets a language model write variations and counter-examples of training examples, for judges with few labels. They are on the train side only, marked, at most half as many as the real examples there, and may become demonstrations; nothing else looks at them. A label of theirs is the model's claim.
+        """Lets a language model write variations and counter-examples of training examples, for judges with few labels. They are on the train side only, marked, at most half as many as the real examples there, and only material for a search, such as demonstrations. A label of theirs is the model's claim.
         Errors: JUDGE_NOT_FOUND, INVALID_REQUEST, SYNTHETIC_LIMIT_REACHED, LM_UNAVAILABLE and the other errors of language models, if nothing was written.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -48,7 +48,7 @@ class FeedbackServiceStub:
     ImportTrainingExamples: _grpc.StreamUnaryMultiCallable[_feedback_service_pb2.ImportTrainingExamplesRequest, _feedback_service_pb2.ImportTrainingExamplesResponse]
     """Brings labelled data. Send messages of up to 1,000 examples each; each message is one transaction. Errors: JUDGE_NOT_FOUND, INVALID_REQUEST."""
     SynthesizeTrainingExamples: _grpc.UnaryUnaryMultiCallable[_feedback_service_pb2.SynthesizeTrainingExamplesRequest, _feedback_service_pb2.SynthesizeTrainingExamplesResponse]
-    """Lets a language model write variations and counter-examples of training examples, for judges with few labels. They are on the train side only, marked, at most half as many as the real examples there, and may become demonstrations; nothing else looks at them. A label of theirs is the model's claim.
+    """Lets a language model write variations and counter-examples of training examples, for judges with few labels. They are on the train side only, marked, at most half as many as the real examples there, and only material for a search, such as demonstrations. A label of theirs is the model's claim.
     Errors: JUDGE_NOT_FOUND, INVALID_REQUEST, SYNTHETIC_LIMIT_REACHED, LM_UNAVAILABLE and the other errors of language models, if nothing was written.
     """
     ExportTrainingExamples: _grpc.UnaryStreamMultiCallable[_feedback_service_pb2.ExportTrainingExamplesRequest, _feedback_service_pb2.ExportTrainingExamplesResponse]
@@ -72,7 +72,7 @@ class FeedbackServiceAsyncStub(FeedbackServiceStub):
     ImportTrainingExamples: _aio.StreamUnaryMultiCallable[_feedback_service_pb2.ImportTrainingExamplesRequest, _feedback_service_pb2.ImportTrainingExamplesResponse]  # type: ignore[assignment]
     """Brings labelled data. Send messages of up to 1,000 examples each; each message is one transaction. Errors: JUDGE_NOT_FOUND, INVALID_REQUEST."""
     SynthesizeTrainingExamples: _aio.UnaryUnaryMultiCallable[_feedback_service_pb2.SynthesizeTrainingExamplesRequest, _feedback_service_pb2.SynthesizeTrainingExamplesResponse]  # type: ignore[assignment]
-    """Lets a language model write variations and counter-examples of training examples, for judges with few labels. They are on the train side only, marked, at most half as many as the real examples there, and may become demonstrations; nothing else looks at them. A label of theirs is the model's claim.
+    """Lets a language model write variations and counter-examples of training examples, for judges with few labels. They are on the train side only, marked, at most half as many as the real examples there, and only material for a search, such as demonstrations. A label of theirs is the model's claim.
     Errors: JUDGE_NOT_FOUND, INVALID_REQUEST, SYNTHETIC_LIMIT_REACHED, LM_UNAVAILABLE and the other errors of language models, if nothing was written.
     """
     ExportTrainingExamples: _aio.UnaryStreamMultiCallable[_feedback_service_pb2.ExportTrainingExamplesRequest, _feedback_service_pb2.ExportTrainingExamplesResponse]  # type: ignore[assignment]
@@ -135,7 +135,7 @@ class FeedbackServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _feedback_service_pb2.SynthesizeTrainingExamplesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_feedback_service_pb2.SynthesizeTrainingExamplesResponse, _abc.Awaitable[_feedback_service_pb2.SynthesizeTrainingExamplesResponse]]:
-        """Lets a language model write variations and counter-examples of training examples, for judges with few labels. They are on the train side only, marked, at most half as many as the real examples there, and may become demonstrations; nothing else looks at them. A label of theirs is the model's claim.
+        """Lets a language model write variations and counter-examples of training examples, for judges with few labels. They are on the train side only, marked, at most half as many as the real examples there, and only material for a search, such as demonstrations. A label of theirs is the model's claim.
         Errors: JUDGE_NOT_FOUND, INVALID_REQUEST, SYNTHETIC_LIMIT_REACHED, LM_UNAVAILABLE and the other errors of language models, if nothing was written.
         """
 

@@ -626,7 +626,7 @@ class OptimizationConfig(_message.Message):
     early_stopping: _builtins.bool
     """False to score every candidate on all validation examples; by default one that is clearly worse than the best is dropped early."""
     use_synthetic_examples: _builtins.bool
-    """False to leave synthetic examples out; by default they may become demonstrations."""
+    """False to leave synthetic examples out; by default they are material for the search, such as demonstrations."""
     def __init__(
         self,
         *,
@@ -777,7 +777,7 @@ class DatasetSummary(_message.Message):
     digest: _builtins.str
     """SHA-256 of the snapshot, hexadecimal."""
     synthetic_count: _builtins.int
-    """Synthetic examples beside the training examples; they may become demonstrations and count for nothing else."""
+    """Synthetic examples beside the training examples: material for the search, such as demonstrations, and nothing else."""
     def __init__(
         self,
         *,
