@@ -242,10 +242,10 @@ def test_caller_that_goes_away_while_creating_leaves_a_running_run(tmp_path):
             asked, go_on = asyncio.Event(), asyncio.Event()
 
             class Slow:
-                async def training_data(self, judge_id):
+                async def training_data(self, judge_id, **options):
                     asked.set()
                     await go_on.wait()
-                    return await server.feedback.training_data(judge_id)
+                    return await server.feedback.training_data(judge_id, **options)
 
             server.service._training = Slow()
             caller = asyncio.create_task(server.service.create(_SAFETY))
