@@ -17,7 +17,6 @@ from sidejudge_server.judges.types import (
     Verdict,
 )
 from sidejudge_server.optimization.plan import (
-    UNAVAILABLE,
     AlgorithmName,
     InstructionSource,
 )
@@ -157,7 +156,7 @@ def test_long_examples_are_no_demonstrations(lm, tmp_path):
 
 def test_refitting_pays_for_nothing(lm, tmp_path):
     """Whatever the algorithm, the rule is fitted to answers that are there already."""
-    searching = set(AlgorithmName) - UNAVAILABLE - {AlgorithmName.CALIBRATION}
+    searching = set(AlgorithmName) - {AlgorithmName.CALIBRATION}
     for algorithm in sorted(searching):
         events = execute(
             make_spec(lm.base_url, tmp_path / algorithm, algorithm=algorithm)

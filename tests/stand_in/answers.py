@@ -11,6 +11,8 @@ The text of the last user message decides:
 - ``unreadable`` in the material of a request for new examples makes the answer one without them;
 - else a SHA-256 of the message decides.
 
+A request for guidelines is answered with a list that names the steering words of the material.
+
 Which of verdict, grade, DSPy fields or plain sentence is asked for is read off the prompt.
 """
 
@@ -36,6 +38,7 @@ _PARTLY = re.compile(r"\bpartly\b", re.IGNORECASE)
 _DIGITS = re.compile(r"\b1\s*(?:to|and|through|-|\u2013|\.\.)\s*5\b|\b1, 2, 3, 4")
 _DSPY_FIELD = re.compile(r"`\[\[ ## (\w+) ## \]\]`")
 _DSPY_REQUEST = "Respond with the corresponding output fields"
+_GUIDELINES_REQUEST = "Write guidelines for the judge"
 _TAIL = 400
 _SHORT = 400
 
@@ -70,10 +73,9 @@ def answer(messages: list[dict[str, str]]) -> Answer:
     last = messages[-1]["content"]
     system = messages[0]["content"] if messages[0]["role"] == "system" else ""
     seed = hashlib.sha256(last.encode()).digest()
-    if _NEW_EXAMPLES in last:
-        return Answer(_new_examples(last, seed))
-    if _DSPY_REQUEST in last:
-        return Answer(_dspy_fields(last, seed))
+    for request, write in _WRITTEN.items():
+        if request in last:
+            return Answer(write(last, seed))
     if _is_follow_up(messages):
         return Answer(_reason(seed))
     asked = _asked(system) | _asked(last[-_TAIL:])
@@ -197,6 +199,23 @@ def _new_examples(last: str, seed: bytes) -> str:
         form,
         flags=re.DOTALL,
     )
+
+
+def _guidelines(last: str, seed: bytes) -> str:
+    """Return guidelines with the words that the material's probabilities hang on."""
+    words = dict.fromkeys(
+        word for _, word, _ in _PROBABILITY.findall(last) if word.isalpha()
+    )
+    told = [f"- Read every item {word} before you answer." for word in words]
+    return "\n".join([*told, f"- {_sentence(seed)}", "- {placeholder}"])
+
+
+_WRITTEN = {
+    _NEW_EXAMPLES: _new_examples,
+    _DSPY_REQUEST: _dspy_fields,
+    _GUIDELINES_REQUEST: _guidelines,
+}
+"""What is written on request, by a phrase of the request."""
 
 
 def _sentence(seed: bytes) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, TypeVar
 
 from sidejudge_server.judges.evaluator import Answer, evaluate
@@ -47,10 +47,18 @@ class LoopThread:
 
 
 class BlockingClient:
-    """Runs a chat client in a thread with a loop of its own. Safe to use from many threads."""
+    """Runs a chat client in a thread with a loop of its own. Safe to use from many threads.
+
+    Attributes:
+        hide: Returns the ids of remembered examples that must not come up for an item.
+    """
 
     def __init__(
-        self, client: ChatClient, *, runs_in: LoopThread | None = None
+        self,
+        client: ChatClient,
+        *,
+        runs_in: LoopThread | None = None,
+        hide: Callable[[JudgeProgram, JudgeInput], Collection[str]] | None = None,
     ) -> None:
         """Create it.
 
@@ -58,8 +66,10 @@ class BlockingClient:
             client: Answers.
             runs_in: Where it runs; clients that share connections must share this. None for a
                 thread of its own, which ends with `close`.
+            hide: See above; None hides nothing.
         """
         self._client = client
+        self.hide = hide or (lambda _, __: ())
         thread = runs_in or LoopThread()
         self._owned = thread if runs_in is None else None
         self._loop = thread.loop
@@ -87,8 +97,11 @@ class BlockingClient:
     def evaluate(
         self, program: JudgeProgram, item: JudgeInput, *, explain: bool
     ) -> Answer:
-        """Judge an item just as the serving process does; errors as in `complete`."""
-        return self.run(evaluate(program, item, self._client, explain=explain))
+        """Judge an item as the serving process does, but for ``hide``; errors as in `complete`."""
+        hidden = self.hide(program, item)
+        return self.run(
+            evaluate(program, item, self._client, explain=explain, hidden=hidden)
+        )
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the client's loop and wait for it.

@@ -34,6 +34,7 @@ from sidejudge_server.judges.types import (
     JudgeProgram,
     JudgeResult,
     Judgment,
+    Memory,
     Recalled,
 )
 from sidejudge_server.lm.types import (
@@ -43,7 +44,15 @@ from sidejudge_server.lm.types import (
     LMUsage,
 )
 
-__all__ = ["MAX_ATTEMPTS", "Answer", "evaluate"]
+__all__ = [
+    "MAX_ATTEMPTS",
+    "Answer",
+    "QueryVector",
+    "RecalledAnswer",
+    "evaluate",
+    "query_vector",
+    "recalled_for",
+]
 
 MAX_ATTEMPTS = 3
 """Answers to read before giving up; from the second on the LM samples."""
@@ -96,6 +105,71 @@ async def evaluate(
         ) from None
 
 
+@dataclass(frozen=True, slots=True)
+class RecalledAnswer:
+    """What a memory brought up for an item, and what the search cost."""
+
+    recalled: Recalled
+    usage: LMUsage
+
+
+@dataclass(frozen=True, slots=True)
+class QueryVector:
+    """An item's vector, None for a memory that compares words, and what it cost."""
+
+    vector: tuple[float, ...] | None
+    usage: LMUsage
+
+
+async def recalled_for(
+    program: JudgeProgram,
+    item: JudgeInput,
+    client: ChatClient,
+    *,
+    hidden: Collection[str] = (),
+    timeout_s: float | None = None,
+) -> RecalledAnswer:
+    """Search a program's memory for an item; arguments and errors as of `evaluate`."""
+    memory = program.memory
+    if memory is None or not remembered_count(program):
+        return RecalledAnswer(Recalled(), LMUsage())
+    query = await query_vector(memory, item, client, timeout_s=timeout_s)
+    if not has_index(memory):
+        # The loop has other evaluations to attend to.
+        await asyncio.to_thread(build_index, memory)
+    found = recall(program, item, vector=query.vector, hidden=hidden)
+    return RecalledAnswer(found, query.usage)
+
+
+async def query_vector(
+    memory: Memory,
+    item: JudgeInput,
+    client: ChatClient,
+    *,
+    timeout_s: float | None = None,
+) -> QueryVector:
+    """Return the vector by which a memory is searched for an item; errors as of `evaluate`."""
+    if not memory.embedding_model:
+        return QueryVector(None, LMUsage())
+    embedder = _embedder(client, memory.embedding_model)
+    answer = await embedder.embed((retrieval_text(item),), timeout_s=timeout_s)
+    return QueryVector(answer.vectors[0], answer.usage)
+
+
+def _embedder(client: ChatClient, model: str) -> EmbeddingClient:
+    """Return the client as one that embeds with the model that a memory was made with."""
+    have = client.embedding_model if isinstance(client, EmbeddingClient) else ""
+    if isinstance(client, EmbeddingClient) and have == model:
+        return client
+    raise FailedPreconditionError(
+        f"this version compares items by {model}, and the embedding model is"
+        f" {have or 'none'}; set SIDEJUDGE_LM_EMBEDDING_MODEL to {model},"
+        " or deploy another version",
+        reason="EMBEDDING_MODEL_MISMATCH",
+        metadata={"expected": model, "got": have or "none"},
+    )
+
+
 class _Run:
     """The attempts at one item. Not shared between tasks."""
 
@@ -120,7 +194,15 @@ class _Run:
 
     async def answer(self) -> Answer:
         if remembered_count(self._program):
-            self._recalled = await self._recall()
+            recalled = await recalled_for(
+                self._program,
+                self._item,
+                self._client,
+                hidden=self._hidden,
+                timeout_s=self._remaining_s(),
+            )
+            self._recalled = recalled.recalled
+            self._usage += recalled.usage
         logprobs = self._client.supports_logprobs
         request, result = await self._attempts(logprobs=logprobs)
         if logprobs and _lacks_confidence(result):
@@ -130,33 +212,6 @@ class _Run:
             result = await self._explained(request, result)
         found = influences(self._program, result, self._recalled)
         return Answer(result, self._usage, found)
-
-    async def _recall(self) -> Recalled:
-        memory = self._program.memory
-        vector = None
-        if memory is not None and memory.embedding_model:
-            vector = await self._embed(memory.embedding_model)
-        if memory is not None and not has_index(memory):
-            # The loop has other evaluations to attend to.
-            await asyncio.to_thread(build_index, memory)
-        return recall(self._program, self._item, vector=vector, hidden=self._hidden)
-
-    async def _embed(self, model: str) -> tuple[float, ...]:
-        """Return the item's vector from the model that the memory was made with."""
-        client = self._client
-        if not isinstance(client, EmbeddingClient) or client.embedding_model != model:
-            have = getattr(client, "embedding_model", "") or "none"
-            raise FailedPreconditionError(
-                f"this version compares items by {model}, and the embedding model is {have};"
-                f" set SIDEJUDGE_LM_EMBEDDING_MODEL to {model}, or deploy another version",
-                reason="EMBEDDING_MODEL_MISMATCH",
-                metadata={"expected": model, "got": have},
-            )
-        answer = await client.embed(
-            (retrieval_text(self._item),), timeout_s=self._remaining_s()
-        )
-        self._usage += answer.usage
-        return answer.vectors[0]
 
     async def _attempts(self, *, logprobs: bool) -> tuple[ChatRequest, JudgeResult]:
         for attempt in range(1, MAX_ATTEMPTS + 1):

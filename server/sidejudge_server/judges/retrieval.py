@@ -45,6 +45,7 @@ __all__ = [
     "recall",
     "remembered_count",
     "retrieval_text",
+    "similarities",
 ]
 
 MAX_TEXT_CHARS = 6_000
@@ -78,18 +79,22 @@ def recall(
     memory, count = program.memory, remembered_count(program)
     if memory is None or not count or not memory.examples:
         return Recalled()
-    index = _index_of(memory)
-    similarities = index.similarities(item, vector)
-    ranked = sorted(range(len(similarities)), key=lambda i: (-similarities[i], i))
+    likeness = similarities(memory, item, vector=vector)
+    ranked = sorted(range(len(likeness)), key=lambda i: (-likeness[i], i))
     examples = memory.examples
     visible = [i for i in ranked if examples[i].example_id not in hidden]
     scores = [score for i in visible if (score := examples[i].score) is not None]
     return Recalled(
-        neighbours=tuple(
-            Neighbour(examples[i], similarities[i]) for i in visible[:count]
-        ),
+        neighbours=tuple(Neighbour(examples[i], likeness[i]) for i in visible[:count]),
         mean_label=math.fsum(scores) / len(scores) if scores else None,
     )
+
+
+def similarities(
+    memory: Memory, item: JudgeInput, *, vector: Sequence[float] | None = None
+) -> list[float]:
+    """Return the similarity of an item to each example of a memory, 0..1; as of `recall`."""
+    return _index_of(memory).similarities(item, vector)
 
 
 def remembered_count(program: JudgeProgram) -> int:

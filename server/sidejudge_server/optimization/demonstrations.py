@@ -10,7 +10,7 @@ from sidejudge_server.judges.fields import input_to_fields
 from sidejudge_server.judges.types import Demonstration
 from sidejudge_server.optimization.scoring import LabelledItem
 
-__all__ = ["MAX_SHARE", "labeled_sets", "showable"]
+__all__ = ["MAX_SHARE", "dealt", "labeled_sets", "showable"]
 
 MAX_SHARE = 3
 """No single demonstration may take more than this part of the room for all: one in three."""
@@ -65,6 +65,11 @@ def labeled_sets(
             key = frozenset(repr(item.input) for item in chosen)
             found.setdefault(key, tuple(_demonstration(item) for item in chosen))
     return list(found.values())
+
+
+def dealt(items: Sequence[LabelledItem], *, seed: int) -> list[LabelledItem]:
+    """Return items in an order in which labels take turns, reproducibly."""
+    return _dealt(items, random.Random(seed))  # noqa: S311 - reproducible, not secret
 
 
 def _dealt(items: Sequence[LabelledItem], rng: random.Random) -> list[LabelledItem]:

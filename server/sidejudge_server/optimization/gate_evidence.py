@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from sidejudge_server.judges.types import JudgeProgram, JudgeResult, Verdict
+from sidejudge_server.judges.types import JudgeProgram, JudgeResult, Recalled, Verdict
 from sidejudge_server.optimization.gate_decision import (
     ChangedExample,
     ConfusionCell,
@@ -28,6 +28,7 @@ def with_answers(
     example_ids: Sequence[str],
     baseline: tuple[JudgeProgram, _Answers],
     candidate: tuple[JudgeProgram, _Answers],
+    recalled: tuple[Sequence[Recalled], Sequence[Recalled]] | None = None,
 ) -> GateDecision:
     """Return the decision with its confusion matrices and the examples that changed.
 
@@ -37,11 +38,14 @@ def with_answers(
         example_ids: Of the items, in their order.
         baseline: The version that serves with its answers to the items.
         candidate: The candidate with its own.
+        recalled: What their memories bring up for the items, for their heads; None for nothing.
     """
-    old, new = verdicts(*baseline), verdicts(*candidate)
+    was_recalled, is_recalled = recalled or (None, None)
+    old = verdicts(*baseline, recalled=was_recalled)
+    new = verdicts(*candidate, recalled=is_recalled)
     scores = baseline[0].scores
-    before = quality(baseline[0], items, baseline[1])
-    after = quality(candidate[0], items, candidate[1])
+    before = quality(baseline[0], items, baseline[1], recalled=was_recalled)
+    after = quality(candidate[0], items, candidate[1], recalled=is_recalled)
     changed = [
         ChangedExample(example_id, was, becomes)
         for example_id, was, becomes, said, says in zip(

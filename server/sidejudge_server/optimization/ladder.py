@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from sidejudge_server.optimization.plan import (
     DEFAULT_TRIALS,
-    UNAVAILABLE,
     AlgorithmName,
     InstructionSource,
     SearchPlan,
@@ -40,8 +39,6 @@ def rungs(plan: SearchPlan) -> tuple[SearchPlan, ...]:
     """
     found = []
     for algorithm in _LADDER:
-        if algorithm in UNAVAILABLE:
-            continue
         if (
             algorithm is AlgorithmName.LABELED_DEMONSTRATIONS
             and not plan.max_labeled_demos

@@ -98,9 +98,6 @@ _WRITE_NOTHING = frozenset(
     {AlgorithmName.CALIBRATION, AlgorithmName.LABELED_DEMONSTRATIONS}
 )
 
-UNAVAILABLE = frozenset({AlgorithmName.MEMORY})
-"""Known to the contract, not to this server."""
-
 DEFAULT_TRIALS: Mapping[AlgorithmName, Mapping[Auto | None, int]] = {
     AlgorithmName.CALIBRATION: {None: 0, **dict.fromkeys(Auto, 0)},
     AlgorithmName.LABELED_DEMONSTRATIONS: {
@@ -109,6 +106,7 @@ DEFAULT_TRIALS: Mapping[AlgorithmName, Mapping[Auto | None, int]] = {
         Auto.MEDIUM: 6,
         Auto.HEAVY: 10,
     },
+    AlgorithmName.MEMORY: {None: 5, **dict.fromkeys(Auto, 5)},
     AlgorithmName.GEPA: {
         None: 10,
         Auto.LIGHT: 6,
@@ -163,13 +161,6 @@ class OptimizationConfig:
         return found + self._algorithm_violations()
 
     def _algorithm_violations(self) -> list[FieldViolation]:
-        if self.algorithm in UNAVAILABLE:
-            return [
-                FieldViolation(
-                    "optimization.config.algorithm",
-                    f"{self.algorithm} is not available in this version of the server",
-                )
-            ]
         if (
             self.algorithm is AlgorithmName.LABELED_DEMONSTRATIONS
             and self.max_labeled_demos == 0

@@ -60,6 +60,7 @@ class OffsetFit:
         log_loss: Mean out-of-fold log-loss in nats over usable answers; inf without any.
         kept: True if the old rule stays.
         worths: Of each usable example, out of fold: the mean of right or wrong and P(right label).
+        right: 1 or 0 for each usable example, out of fold.
     """
 
     offsets: LabelOffsets
@@ -68,6 +69,7 @@ class OffsetFit:
     log_loss: float
     kept: bool
     worths: tuple[float, ...] = ()
+    right: tuple[float, ...] = ()
 
     @property
     def quality(self) -> float:
@@ -142,6 +144,7 @@ def fit_offsets(
         loss,
         kept=offsets == old,
         worths=tables[best].worths(rows[best]),
+        right=tables[best].rights(rows[best]),
     )
 
 
@@ -234,6 +237,11 @@ class _Table:
         columns = np.arange(len(rows))
         both = (self.right[rows, columns] + self.soft[rows, columns]) / 2
         return tuple(float(value) for value in both)
+
+    def rights(self, rows: _Ints) -> tuple[float, ...]:
+        """Return 1 or 0 for each example."""
+        found = self.right[rows, np.arange(len(rows))]
+        return tuple(float(value) for value in found)
 
 
 _Choose = Callable[[_Table, _Ints], int]

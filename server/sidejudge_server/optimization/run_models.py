@@ -9,8 +9,9 @@ from sidejudge_server.config import LMSettings
 from sidejudge_server.judges.blocking import BlockingClient, LoopThread
 from sidejudge_server.lm.call_cache import CachingClient, CallCache
 from sidejudge_server.lm.client import create_client
+from sidejudge_server.optimization.leave_out import LeaveOut
 from sidejudge_server.optimization.metering import AnswerTally, MeteredClient
-from sidejudge_server.optimization.scoring import Scorer
+from sidejudge_server.optimization.scoring import RecordedAnswers, Scorer
 from sidejudge_server.optimization.spec import RunSpec
 from sidejudge_server.optimization.spending import Purpose, SpendMeter
 
@@ -49,6 +50,8 @@ class RunModels:
         self.meter = meter
         self._thread = LoopThread()
         self.tally = AnswerTally(spec.task_lm.model)
+        self._hide = LeaveOut((*spec.train, *spec.validation, *spec.test))
+        self._answers = RecordedAnswers()
         self.task, self.scorer = self._judge(cached, spec, purpose=Purpose.SEARCH)
         self.closing_task, self.closing_scorer = self._judge(
             cached, spec, purpose=Purpose.CLOSING
@@ -71,9 +74,13 @@ class RunModels:
         self, cached: CachingClient, spec: RunSpec, *, purpose: Purpose
     ) -> tuple[BlockingClient, Scorer]:
         metered = MeteredClient(cached, meter=self.meter, purpose=purpose)
-        blocking = BlockingClient(metered, runs_in=self._thread)
+        blocking = BlockingClient(metered, runs_in=self._thread, hide=self._hide)
         return blocking, Scorer(
-            metered, blocking, tally=self.tally, concurrency=spec.plan.num_threads
+            metered,
+            blocking,
+            tally=self.tally,
+            concurrency=spec.plan.num_threads,
+            recorded=self._answers,
         )
 
 

@@ -285,6 +285,7 @@ def _examples(records: Sequence[ExampleRecord], split: str) -> tuple[RunExample,
             r.score,
             r.rationale,
             synthetic=r.origin == SYNTHETIC,
+            group=r.group_key,
         )
         for r in records
         if r.split == split

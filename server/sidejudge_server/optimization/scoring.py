@@ -7,7 +7,7 @@ comes from the run's cache when only the rule has changed, and every rule can be
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,14 +15,17 @@ import dspy
 
 from sidejudge_server.errors import JudgeOutputError
 from sidejudge_server.judges.blocking import BlockingClient
-from sidejudge_server.judges.codec import input_from_json
-from sidejudge_server.judges.decode import (
+from sidejudge_server.judges.codec import program_digest
+from sidejudge_server.judges.decision import (
     apply_score_map,
     decide,
+    decide_score,
+    decide_verdict,
     stated_probabilities,
 )
 from sidejudge_server.judges.dspy_judge import JudgeModule
-from sidejudge_server.judges.evaluator import evaluate
+from sidejudge_server.judges.evaluator import evaluate, query_vector, recalled_for
+from sidejudge_server.judges.retrieval import similarities
 from sidejudge_server.judges.types import (
     ConfidenceSource,
     JudgeInput,
@@ -30,6 +33,8 @@ from sidejudge_server.judges.types import (
     JudgeResult,
     Judgment,
     LabelOffsets,
+    Memory,
+    Recalled,
     ScoreMap,
     Verdict,
     VerdictProbabilities,
@@ -43,9 +48,12 @@ from sidejudge_server.training.metrics import soft_judge_metric, soft_rubric_met
 __all__ = [
     "Fitted",
     "LabelledItem",
+    "RecordedAnswers",
     "Scorer",
     "TalliedJudge",
+    "answer_probabilities",
     "labelled",
+    "plain",
     "quality",
     "refit",
     "soft_values",
@@ -55,13 +63,15 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class LabelledItem:
-    """An input with its right answer; ``verdict`` xor ``score``."""
+    """An input with its right answer; ``verdict`` xor ``score``. See `RunExample`."""
 
     input: JudgeInput
     verdict: Verdict | None
     score: float | None
     rationale: str
     synthetic: bool = False
+    example_id: str = ""
+    group: str = ""
 
 
 def labelled(example: RunExample) -> LabelledItem:
@@ -71,12 +81,18 @@ def labelled(example: RunExample) -> LabelledItem:
         CodecError: It is none.
     """
     return LabelledItem(
-        input_from_json(example.input_json),
+        example.input,
         Verdict(example.verdict) if example.verdict is not None else None,
         example.score,
         example.rationale,
         synthetic=example.synthetic,
+        example_id=example.example_id,
+        group=example.group,
     )
+
+
+class RecordedAnswers(dict[tuple[str, str], JudgeResult | None]):
+    """Answers of a run by digest of the program, as it was asked, and example id."""
 
 
 class Scorer:
@@ -89,6 +105,7 @@ class Scorer:
         *,
         tally: AnswerTally,
         concurrency: int,
+        recorded: RecordedAnswers | None = None,
     ) -> None:
         """Create it.
 
@@ -97,11 +114,13 @@ class Scorer:
             blocking: Runs the loop.
             tally: Counts unusable answers.
             concurrency: Calls at once.
+            recorded: Where answers are noted; scorers of one run share it.
         """
         self._client = client
         self._blocking = blocking
         self._tally = tally
         self._concurrency = concurrency
+        self._recorded = {} if recorded is None else recorded
 
     def answers(
         self, program: JudgeProgram, items: Sequence[LabelledItem]
@@ -112,8 +131,85 @@ class Scorer:
             RunAborted: The model did not deliver, or too many answers are unusable.
             RunCancelled: The run was cancelled.
         """
-        plain = replace(program, offsets=LabelOffsets(), score_map=ScoreMap())
-        return self._blocking.run(self._all(plain, items))
+        asked = plain(program)
+        found = self._blocking.run(self._all(asked, items))
+        digest = program_digest(asked)
+        for item, answer in zip(items, found, strict=True):
+            self._recorded[digest, item.example_id] = answer
+        return found
+
+    def recorded(
+        self, program: JudgeProgram, items: Sequence[LabelledItem]
+    ) -> dict[str, JudgeResult | None]:
+        """Return the answers that were given before, by example id; asks nothing."""
+        digest = program_digest(plain(program))
+        return {
+            item.example_id: self._recorded[digest, item.example_id]
+            for item in items
+            if (digest, item.example_id) in self._recorded
+        }
+
+    def hidden(self, program: JudgeProgram, item: LabelledItem) -> Collection[str]:
+        """Return the ids of remembered examples that must not come up for an item."""
+        return self._blocking.hide(program, item.input)
+
+    def similarities(
+        self, memory: Memory, items: Sequence[LabelledItem]
+    ) -> list[list[float]]:
+        """Return the similarity of each item to each example of a memory, 0..1.
+
+        Raises:
+            RunAborted: The embedding model did not deliver.
+            RunCancelled: The run was cancelled.
+        """
+        return self._blocking.run(self._similarities(memory, items))
+
+    def recalled(
+        self, program: JudgeProgram, items: Sequence[LabelledItem]
+    ) -> list[Recalled]:
+        """Return what a program's memory brings up for its head, each item's own correction aside.
+
+        Raises:
+            RunAborted: The embedding model did not deliver.
+            RunCancelled: The run was cancelled.
+        """
+        if program.head is None:
+            return [Recalled() for _ in items]
+        return self._blocking.run(self._recalled(program, items))
+
+    def quality(
+        self, program: JudgeProgram, items: Sequence[LabelledItem]
+    ) -> list[float]:
+        """Return what a program's answers are worth, asking for those that are not there.
+
+        Raises:
+            RunAborted: The model did not deliver, or too many answers are unusable.
+            RunCancelled: The run was cancelled.
+        """
+        answers = self.answers(program, items)
+        recalled = self.recalled(program, items)
+        return quality(program, items, answers, recalled=recalled)
+
+    async def _similarities(
+        self, memory: Memory, items: Sequence[LabelledItem]
+    ) -> list[list[float]]:
+        found = []
+        for item in items:
+            query = await query_vector(memory, item.input, self._client)
+            found.append(similarities(memory, item.input, vector=query.vector))
+        return found
+
+    async def _recalled(
+        self, program: JudgeProgram, items: Sequence[LabelledItem]
+    ) -> list[Recalled]:
+        found = []
+        for item in items:
+            hidden = self._blocking.hide(program, item.input)
+            answer = await recalled_for(
+                program, item.input, self._client, hidden=hidden
+            )
+            found.append(answer.recalled)
+        return found
 
     async def _all(
         self, program: JudgeProgram, items: Sequence[LabelledItem]
@@ -124,7 +220,11 @@ class Scorer:
             async with slots:
                 try:
                     answer = await evaluate(
-                        program, item.input, self._client, explain=False
+                        program,
+                        item.input,
+                        self._client,
+                        explain=False,
+                        hidden=self._blocking.hide(program, item.input),
                     )
                 except JudgeOutputError:
                     self._tally.not_usable()
@@ -154,12 +254,19 @@ class TalliedJudge(JudgeModule):
 
 
 def verdicts(
-    program: JudgeProgram, answers: Sequence[JudgeResult | None]
+    program: JudgeProgram,
+    answers: Sequence[JudgeResult | None],
+    *,
+    recalled: Sequence[Recalled] | None = None,
 ) -> list[Verdict | None]:
-    """Return the verdicts under the program's rule, None for unusable answers and for scores."""
+    """Return the verdicts under the program's head or rule, None for unusable answers and scores.
+
+    Arguments as of `quality`.
+    """
+    found = [Recalled()] * len(answers) if recalled is None else recalled
     return [
-        _verdict(program, answer) if isinstance(answer, Judgment) else None
-        for answer in answers
+        _verdict(program, answer, memory) if isinstance(answer, Judgment) else None
+        for answer, memory in zip(answers, found, strict=True)
     ]
 
 
@@ -167,14 +274,23 @@ def quality(
     program: JudgeProgram,
     items: Sequence[LabelledItem],
     answers: Sequence[JudgeResult | None],
+    *,
+    recalled: Sequence[Recalled] | None = None,
 ) -> list[float]:
-    """Return what each answer is worth under the program's rule or map, 0..1.
+    """Return what each answer is worth under the program's head, rule or map, 0..1.
 
     1 or 0 for a right or wrong verdict, 1 - |error| for a score, 0 for an unusable answer.
+
+    Args:
+        program: Says how answers become verdicts or scores.
+        items: Have the right ones.
+        answers: Of the program, before any of that.
+        recalled: What its memory brings up for each item; None counts as nothing.
     """
+    found = [Recalled()] * len(items) if recalled is None else recalled
     return [
-        _worth(program, item, answer)
-        for item, answer in zip(items, answers, strict=True)
+        _worth(program, item, answer, memory)
+        for item, answer, memory in zip(items, answers, found, strict=True)
     ]
 
 
@@ -192,6 +308,11 @@ def soft_values(
         0.0 if answer is None else float(metric(item, _prediction(program, answer)))
         for item, answer in zip(items, answers, strict=True)
     ]
+
+
+def plain(program: JudgeProgram) -> JudgeProgram:
+    """Return a program without what is applied after the answer: what is asked stays the same."""
+    return replace(program, offsets=LabelOffsets(), score_map=ScoreMap(), head=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +338,8 @@ def refit(
     items: Sequence[LabelledItem],
     answers: Sequence[JudgeResult | None],
 ) -> Fitted:
-    """Refit the rule or map of a program on its answers to validation items."""
+    """Refit the rule or map of a program on its answers to validation items; a head is dropped."""
+    program = replace(program, head=None)
     if program.scores:
         raws = [
             None if a is None or isinstance(a, Judgment) else a.raw_score
@@ -232,7 +354,7 @@ def refit(
             {"validation.score_accuracy": score_fit.quality},
             _spread(score_fit.worths, raws),
         )
-    probabilities = [_probabilities(program, a) for a in answers]
+    probabilities = [answer_probabilities(program, a) for a in answers]
     fit = fit_offsets(
         probabilities,
         [item.verdict or Verdict.FAIL for item in items],
@@ -260,7 +382,7 @@ def _prediction(program: JudgeProgram, answer: JudgeResult) -> dict[str, Any]:
     stated = answer.confidence_source is ConfidenceSource.STATED
     return {
         "verdict": answer.verdict.value,
-        "probabilities": _probabilities(program, answer)
+        "probabilities": answer_probabilities(program, answer)
         if stated
         else answer.probabilities,
         "confidence": answer.confidence,
@@ -268,24 +390,32 @@ def _prediction(program: JudgeProgram, answer: JudgeResult) -> dict[str, Any]:
 
 
 def _worth(
-    program: JudgeProgram, item: LabelledItem, answer: JudgeResult | None
+    program: JudgeProgram,
+    item: LabelledItem,
+    answer: JudgeResult | None,
+    recalled: Recalled,
 ) -> float:
     if answer is None:
         return 0.0
     if not isinstance(answer, Judgment):
-        score = apply_score_map(program.score_map, answer.raw_score)
+        score = decide_score(program, answer.raw_score, recalled)
         return 1 - abs(score - (item.score or 0.0))
-    return float(_verdict(program, answer) is item.verdict)
+    return float(_verdict(program, answer, recalled) is item.verdict)
 
 
-def _verdict(program: JudgeProgram, answer: Judgment) -> Verdict:
-    probabilities = _probabilities(program, answer)
-    if probabilities is None:
+def _verdict(program: JudgeProgram, answer: Judgment, recalled: Recalled) -> Verdict:
+    """Return what a program says, as it would when it serves."""
+    probabilities = answer_probabilities(program, answer)
+    if program.head is None:
+        if probabilities is None:
+            return answer.verdict
+        return decide(probabilities, program.offsets, program.binary).verdict
+    if probabilities is None or answer.confidence_source is ConfidenceSource.NONE:
         return answer.verdict
-    return decide(probabilities, program.offsets, program.binary).verdict
+    return decide_verdict(program, probabilities, recalled).verdict
 
 
-def _probabilities(
+def answer_probabilities(
     program: JudgeProgram, answer: JudgeResult | None
 ) -> VerdictProbabilities | None:
     """Return a verdict's probabilities, measured or stated.

@@ -11,6 +11,8 @@ from enum import StrEnum
 from typing import Any
 
 from sidejudge_server.config import LMSettings
+from sidejudge_server.judges.codec import input_from_json
+from sidejudge_server.judges.types import JudgeInput
 from sidejudge_server.optimization.budget import OptimizationBudget
 from sidejudge_server.optimization.plan import SearchPlan
 from sidejudge_server.optimization.spending import Spend
@@ -92,6 +94,8 @@ class RunExample:
     """A labelled example; ``verdict`` xor ``score``. ``input_json`` is canonical judge input.
 
     A language model claims the label of a ``synthetic`` one: it may become a demonstration.
+
+    Examples of one ``group`` belong together; "" is a group of its own.
     """
 
     example_id: str
@@ -100,6 +104,12 @@ class RunExample:
     score: float | None = None
     rationale: str = ""
     synthetic: bool = False
+    group: str = ""
+
+    @property
+    def input(self) -> JudgeInput:
+        """The input; CodecError if the JSON is none."""
+        return input_from_json(self.input_json)
 
 
 @dataclass(frozen=True, slots=True)

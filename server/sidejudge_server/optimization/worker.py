@@ -29,6 +29,7 @@ from sidejudge_server.optimization.algorithms import (
 )
 from sidejudge_server.optimization.gate import decide
 from sidejudge_server.optimization.gate_evidence import with_answers
+from sidejudge_server.optimization.head_fitting import headed
 from sidejudge_server.optimization.ladder import planned_trials
 from sidejudge_server.optimization.metering import RunAborted
 from sidejudge_server.optimization.plan import within_trials
@@ -139,6 +140,7 @@ class _Run:
             self._reporter.phase(Phase.REFITTING)
             self._best = self._choose()
             self._reporter.phase(Phase.GATING)
+            self._best = self._headed(self._best)
             self._gate(self._best, stop_reason)
         except BudgetExhausted as exhausted:
             self._meter.wait_until_idle()
@@ -192,21 +194,49 @@ class _Run:
                 best = fitted
         return best
 
+    def _headed(self, best: Fitted) -> Fitted:
+        """Return the best with a learned head, or the starting version with one, if that is better."""
+        scorer = self._models.closing_scorer
+        # The gate needs these answers in any case; here they teach the head.
+        scorer.answers(best.program, self._gap_items(best.program))
+        return headed(
+            best,
+            start=self._context.refit(self._program, closing=True),
+            train=[item for item in self._context.train if not item.synthetic],
+            validation=self._context.validation,
+            scorer=scorer,
+        )
+
+    def _gap_items(self, program: JudgeProgram) -> list[LabelledItem]:
+        """Return the training examples that a program was not made from, for its gap check.
+
+        Guidelines are made from all of them. Remembered examples that only vote are left out one
+        by one when they are looked at, so they count.
+        """
+        memory = program.memory
+        if memory is not None and memory.guidelines:
+            return []
+        seen = {content_digest(d.input) for d in program.demonstrations}
+        if memory is not None and memory.shown:
+            seen |= {content_digest(e.input) for e in memory.examples}
+        return [
+            item
+            for item in self._context.train
+            if not item.synthetic and content_digest(item.input) not in seen
+        ]
+
     def _gate(self, best: Fitted, stop_reason: StopReason) -> None:
         """Compare the chosen candidate with the version that serves, on held-out examples."""
         differs = best.program != self._program
-        answers = self._models.closing_scorer.answers
-        old = answers(self._program, self._test)
-        new = answers(best.program, self._test) if differs else old
-        shown = {content_digest(d.input) for d in best.program.demonstrations}
-        train = [
-            item
-            for item in self._context.train
-            if not item.synthetic and content_digest(item.input) not in shown
-        ]
+        scorer = self._models.closing_scorer
+        old = scorer.answers(self._program, self._test)
+        new = scorer.answers(best.program, self._test) if differs else old
+        recalled_old = scorer.recalled(self._program, self._test)
+        recalled_new = scorer.recalled(best.program, self._test)
+        train = self._gap_items(best.program)
         decision = decide(
-            quality(self._program, self._test, old),
-            quality(best.program, self._test, new),
+            quality(self._program, self._test, old, recalled=recalled_old),
+            quality(best.program, self._test, new, recalled=recalled_new),
             train=self._quality(best.program, train),
             validation=self._quality(best.program, self._context.validation),
             scores=self._program.scores,
@@ -219,6 +249,7 @@ class _Run:
             example_ids=self._test_ids,
             baseline=(self._program, old),
             candidate=(best.program, new),
+            recalled=(recalled_old, recalled_new),
         )
         tally = self._models.tally
         if tally.unusable:
@@ -254,8 +285,7 @@ class _Run:
     def _quality(
         self, program: JudgeProgram, items: Sequence[LabelledItem]
     ) -> list[float]:
-        answers = self._models.closing_scorer.answers(program, items)
-        return quality(program, items, answers)
+        return self._models.closing_scorer.quality(program, items)
 
 
 def _gate_calls(spec: RunSpec) -> int:

@@ -13,6 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sidejudge_server.optimization.ladder import rungs
+from sidejudge_server.optimization.memory_plan import (
+    CANDIDATES,
+    MAX_BATCHES,
+    SHOWN,
+    first_look,
+)
 from sidejudge_server.optimization.plan import (
     GEPA_MINIBATCH,
     GEPA_PROPOSALS_PER_TRIAL,
@@ -108,6 +114,8 @@ def expected_calls(
         )
     if plan.algorithm is AlgorithmName.GEPA:
         return _evolving(plan, data)
+    if plan.algorithm is AlgorithmName.MEMORY:
+        return _remembering(plan, data)
     instructions = _instructions(plan, curated_count)
     sets = _demonstration_sets(plan, data, has_demonstrations=has_demonstrations)
     grid = instructions * sets
@@ -172,6 +180,23 @@ def _evolving(plan: SearchPlan, data: DataCounts) -> Workload:
         gate_serving=data.test,
         gate_candidate=data.test + data.train,
         trials=plan.num_trials,
+    )
+
+
+def _remembering(plan: SearchPlan, data: DataCounts) -> Workload:
+    """The serving version is asked about training examples too: what it gets wrong is remembered."""
+    writes = plan.instruction_source is InstructionSource.PROPOSER
+    candidates = CANDIDATES if writes else len(SHOWN)
+    look = first_look(data.train, data.validation)
+    whole = data.validation - look
+    return Workload(
+        baseline=data.validation,
+        bootstrapping=data.train if writes else 0,
+        proposing=MAX_BATCHES if writes else 0,
+        searching=candidates * look + whole if data.train else 0,
+        gate_serving=data.test,
+        gate_candidate=data.test,
+        trials=candidates + (whole > 0),
     )
 
 

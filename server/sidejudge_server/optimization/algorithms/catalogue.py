@@ -11,6 +11,7 @@ from sidejudge_server.optimization.algorithms.gepa import GEPASearch
 from sidejudge_server.optimization.algorithms.labeled_demonstrations import (
     LabeledDemonstrations,
 )
+from sidejudge_server.optimization.algorithms.memory import MemorySearch
 from sidejudge_server.optimization.algorithms.miprov2 import MIPROv2Search
 from sidejudge_server.optimization.plan import AlgorithmName, SearchPlan
 
@@ -19,6 +20,7 @@ __all__ = ["algorithm_for"]
 _ALGORITHMS: Mapping[AlgorithmName, Callable[[], Algorithm]] = {
     AlgorithmName.CALIBRATION: Calibration,
     AlgorithmName.LABELED_DEMONSTRATIONS: LabeledDemonstrations,
+    AlgorithmName.MEMORY: MemorySearch,
     AlgorithmName.MIPROV2: MIPROv2Search,
     AlgorithmName.GEPA: GEPASearch,
 }
