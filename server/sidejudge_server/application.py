@@ -34,6 +34,7 @@ from sidejudge_server.optimization.queue import OptimizationService
 from sidejudge_server.optimization.scheduler import PolicyScheduler
 from sidejudge_server.optimization.shadow import ShadowCandidates
 from sidejudge_server.optimization.shadow_judge import ShadowJudge
+from sidejudge_server.optimization.watchdog import WorkerLimits
 from sidejudge_server.training.collector import TrainingCollector
 from sidejudge_server.training.service import FeedbackService
 from sidejudge_server.training.synthesis import Synthesizer
@@ -44,6 +45,7 @@ __all__ = ["Application", "serve"]
 _log = structlog.get_logger(__name__)
 
 _FORCED_EXIT = 130
+_MIB = 1024 * 1024
 _LAST_WRITES_S = 1.0
 """How long work whose callers were cut off may take to end after the calls."""
 
@@ -151,7 +153,7 @@ class Application:
             storage,
             registry,
             feedback,
-            LocalExecutor(),
+            LocalExecutor(limits=_worker_limits(settings)),
             settings,
             requests=requests,
             resolve_lm=resolve_lm,
@@ -280,6 +282,13 @@ async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
+
+
+def _worker_limits(settings: Settings) -> WorkerLimits:
+    return WorkerLimits(
+        memory_bytes=settings.optimization.worker_memory_mb * _MIB,
+        silence_s=settings.optimization.worker_silence_s,
+    )
 
 
 def _resolver(

@@ -132,6 +132,15 @@ class OptimizationSettings:
     heartbeat_s: float = 4.0
     """A watcher hears something at least this often."""
 
+    lm_outage_s: float = 900.0
+    """How long a model may fail to answer before that ends a run; until then the run waits for it."""
+
+    worker_memory_mb: int = 1024
+    """Memory that one worker process may use, in MiB; beyond it its run fails, and only that one."""
+
+    worker_silence_s: float = 60.0
+    """A worker process from which nothing was heard for so long is ended; it reports every second."""
+
     default_lm_calls: int = 20_000
     """Scales the default number of trials: as many as this many task-model calls allow."""
 
@@ -173,6 +182,9 @@ _VARIABLES: dict[str, tuple[str, str]] = {
     "SIDEJUDGE_MAX_WORKERS": ("optimization", "max_workers"),
     "SIDEJUDGE_WORK_DIR": ("optimization", "work_dir"),
     "SIDEJUDGE_HEARTBEAT_S": ("optimization", "heartbeat_s"),
+    "SIDEJUDGE_LM_OUTAGE_S": ("optimization", "lm_outage_s"),
+    "SIDEJUDGE_WORKER_MEMORY_MB": ("optimization", "worker_memory_mb"),
+    "SIDEJUDGE_WORKER_SILENCE_S": ("optimization", "worker_silence_s"),
     "SIDEJUDGE_DEFAULT_LM_CALLS": ("optimization", "default_lm_calls"),
     **{
         f"SIDEJUDGE_{prefix}{name.upper()}": (section, name)
@@ -200,6 +212,8 @@ _POSITIVE = {
     "threads",
     "max_workers",
     "heartbeat_s",
+    "worker_memory_mb",
+    "worker_silence_s",
     "default_lm_calls",
     "timeout_s",
     "max_concurrency",
@@ -207,6 +221,7 @@ _POSITIVE = {
 _NOT_NEGATIVE = {
     "max_retries",
     "drain_s",
+    "lm_outage_s",
     "min_examples",
     "recommended_examples",
     "input_usd_per_mtok",

@@ -10,6 +10,9 @@ SidejudgeError
 ├── OverloadedError             come back after ``retry_after_s``
 ├── StorageUnavailableError     nothing was written
 ├── DeadlineError               the caller's time is up
+├── WorkerMemoryError           a run took more memory than it may
+├── WorkDirError                a run cannot write to its work directory
+├── MetricError                 the metric that scores candidates raised an error
 └── LMError                     the language model did not deliver
     ├── LMUnavailableError      down, unreachable, too slow: retry
     ├── LMRateLimitedError      refuses because of too many requests
@@ -41,10 +44,13 @@ __all__ = [
     "LMRateLimitedError",
     "LMRequestError",
     "LMUnavailableError",
+    "MetricError",
     "NotFoundError",
     "OverloadedError",
     "SidejudgeError",
     "StorageUnavailableError",
+    "WorkDirError",
+    "WorkerMemoryError",
 ]
 
 
@@ -166,6 +172,24 @@ class DeadlineError(SidejudgeError):
     """The deadline passed before there was an answer."""
 
     code = "DEADLINE_EXCEEDED"
+
+
+class WorkerMemoryError(SidejudgeError):
+    """A run took more memory than it may (reason WORKER_OUT_OF_MEMORY)."""
+
+    code = "RESOURCE_EXHAUSTED"
+
+
+class WorkDirError(SidejudgeError):
+    """A run cannot write to its work directory (reason WORK_DIR_UNAVAILABLE)."""
+
+    code = "UNAVAILABLE"
+
+
+class MetricError(SidejudgeError):
+    """The metric that scores candidates raised an error (reason METRIC_FAILED)."""
+
+    code = "INTERNAL"
 
 
 class LMError(SidejudgeError):

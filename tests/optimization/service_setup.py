@@ -70,6 +70,7 @@ async def running(
     base_url="http://127.0.0.1:1/v1",
     entry=searches_until_cancelled,
     resolve_lm=None,
+    limits=None,
     **optimization,
 ):
     """Open the database and start the services; stop everything in the end.
@@ -79,6 +80,7 @@ async def running(
         base_url: Of the stand-in.
         entry: What worker processes run; None for the real worker.
         resolve_lm: How workers reach a model; None for as configured.
+        limits: What workers may do; None for anything.
         optimization: Settings of optimizations.
     """
     settings = Settings(
@@ -98,7 +100,7 @@ async def running(
         feedback = FeedbackService(
             storage, registry, collector, settings, requests=requests
         )
-        executor = LocalExecutor(entry=entry) if entry else LocalExecutor()
+        executor = LocalExecutor(**({"entry": entry} if entry else {}), limits=limits)
         service = OptimizationService(
             storage,
             registry,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import threading
 import time
 from multiprocessing.connection import Connection
 
-from sidejudge_server.optimization.child import Channel
+from sidejudge_server.optimization.child import Channel, child_main
 
 
 def echo(connection: Connection) -> None:
@@ -175,3 +176,47 @@ def _succeed(channel: Channel, better: str | None, **changes: object) -> None:
         }
     )
     os._exit(0)
+
+
+def mute(connection: Connection) -> None:
+    """Say nothing at all, but mind the lifeline."""
+    channel = Channel(connection)
+    channel.receive_spec()
+    channel.watch()
+    while True:
+        time.sleep(60)
+
+
+def takes_memory(connection: Connection) -> None:
+    """Improve once, then use as many megabytes as the spec's environment says, and wait."""
+    channel, _ = _search(connection)
+    hoard = bytearray(os.urandom(1024)) * (300 * 1024)  # 300 MB, all of it used
+    channel.send({"kind": "warning", "message": f"took {len(hoard)} bytes"})
+    while True:
+        time.sleep(60)
+
+
+def reserves_too_much(connection: Connection) -> None:
+    """Run the real worker, with a metric that asks for far more memory than there may be."""
+    _with_metric(connection, lambda *_: bytearray(8 * 1024**3))
+
+
+def has_a_metric_that_raises(connection: Connection) -> None:
+    """Run the real worker with a metric that divides by zero."""
+    _with_metric(connection, lambda *_: 1 / 0)
+
+
+def _with_metric(connection: Connection, metric: object) -> None:
+    from sidejudge_server.optimization import scoring
+    from sidejudge_server.optimization.algorithms import context
+
+    for module in (scoring, context):
+        module.soft_judge_metric = metric
+    child_main(connection)
+
+
+def has_a_small_disk(connection: Connection) -> None:
+    """Run the real worker; no file may grow beyond 20 kB."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    child_main(connection)

@@ -247,6 +247,7 @@ def progress_message(progress: Mapping[str, Any]) -> pb.OptimizationProgress:
         output_tokens=progress.get("output_tokens", 0),
         cost_usd=progress.get("cost_usd"),
         elapsed=_duration(progress.get("elapsed_s", 0.0)),
+        waiting_for=progress.get("waiting_for", ""),
     )
     if progress.get("eta_s") is not None:
         message.eta.CopyFrom(_duration(progress["eta_s"]))

@@ -12,11 +12,18 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Channel", "child_main"]
+from sidejudge_server.optimization.faults import error_document, work_dir_error
+from sidejudge_server.optimization.memory_limit import set_memory_limit
+
+__all__ = ["MEMORY_LIMIT_KEY", "Channel", "child_main"]
+
+MEMORY_LIMIT_KEY = "memory_limit_bytes"
+"""Beside the fields of a spec: what the process may use; None for no limit."""
 
 EXIT_ORPHANED = 75
 _PRIVATE_FILE = 0o600
@@ -94,10 +101,18 @@ def child_main(connection: Connection) -> None:
     except (EOFError, OSError):
         os._exit(EXIT_ORPHANED)
     channel.watch()
-    _enter_work_dir(Path(spec["work_dir"]))
+    limit = spec.pop(MEMORY_LIMIT_KEY, None)
+    if limit is not None:
+        set_memory_limit(limit)
+    try:
+        _enter_work_dir(Path(spec["work_dir"]))
+    except OSError as error:
+        channel.send({"kind": "failed", "error": error_document(work_dir_error(error))})
+        os._exit(0)
     _work(spec, channel)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with suppress(OSError):  # the log may be on a disk that is full
+        sys.stdout.flush()
+        sys.stderr.flush()
     # No waiting for threads of libraries: the last event is sent, the results are with the server.
     os._exit(0)
 

@@ -21,8 +21,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from typing import Any, Protocol
 
-from sidejudge_server.optimization.child import child_main
+from sidejudge_server.optimization.child import MEMORY_LIMIT_KEY, child_main
 from sidejudge_server.optimization.spec import EventKind
+from sidejudge_server.optimization.watchdog import Cause, Watchdog, WorkerLimits
 
 __all__ = ["Event", "Executor", "LocalExecutor", "RunStatus", "start_fork_server"]
 
@@ -33,6 +34,7 @@ KILL_AFTER_S = 1.5
 """A worker that has not ended this long after a cancel is killed."""
 _JOIN_S = 5.0
 _LAST_WORD_S = 0.5
+_MIB = 1024 * 1024
 _LIGHT = ("sidejudge_server.optimization.child",)
 
 
@@ -80,8 +82,8 @@ class Executor(Protocol):
     def events(self, run_id: str) -> AsyncIterator[Event]:
         """Yield the events of a submitted run; the final one is the last. One consumer a run.
 
-        A worker that dies without a final event ends with ``crashed`` and its ``exit_code``, or with
-        ``cancelled`` if it was asked to stop.
+        A worker that dies without a final event ends with ``crashed``, its ``exit_code`` and, if the
+        executor has ended it, the ``cause`` with its ``limit``, or with ``cancelled`` if it was asked to stop.
         """
         ...
 
@@ -103,9 +105,12 @@ class _Run:
     process: ForkServerProcess
     connection: Connection
     events: asyncio.Queue[Event]
+    watchdog: Watchdog
     reader: threading.Thread | None = None
     cancelled: bool = False
     killer: asyncio.TimerHandle | None = None
+    watch: asyncio.Task[None] | None = None
+    cause: Cause | None = None
     send_lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -117,16 +122,19 @@ class LocalExecutor:
         *,
         kill_after_s: float = KILL_AFTER_S,
         entry: Callable[[Connection], None] = child_main,
+        limits: WorkerLimits | None = None,
     ) -> None:
         """Create it; the fork server should be running already.
 
         Args:
             kill_after_s: Patience with a worker after a cancel.
             entry: What a worker process runs; importable by name.
+            limits: What workers may do; None for anything.
         """
         self._context = multiprocessing.get_context("forkserver")
         self._kill_after_s = kill_after_s
         self._entry = entry
+        self._limits = limits or WorkerLimits()
         self._runs: dict[str, _Run] = {}
         self._ended: dict[str, RunStatus] = {}
 
@@ -134,7 +142,8 @@ class LocalExecutor:
         """Start a run; see `Executor.submit`."""
         if run_id in self._runs:
             raise ValueError(f"{run_id} is running already")
-        payload = json.dumps(spec).encode()
+        document = {**spec, MEMORY_LIMIT_KEY: self._limits.memory_bytes}
+        payload = json.dumps(document).encode()
         ours, theirs = self._context.Pipe(duplex=True)
         process = self._context.Process(
             target=self._entry, args=(theirs,), name=f"sidejudge-{run_id}", daemon=True
@@ -146,7 +155,7 @@ class LocalExecutor:
             raise
         finally:
             theirs.close()
-        run = _Run(process, ours, asyncio.Queue())
+        run = _Run(process, ours, asyncio.Queue(), Watchdog(self._limits))
         self._runs[run_id] = run
         loop = asyncio.get_running_loop()
         run.reader = threading.Thread(
@@ -156,6 +165,7 @@ class LocalExecutor:
             daemon=True,
         )
         run.reader.start()
+        run.watch = asyncio.create_task(self._watch(run))
 
     async def events(self, run_id: str) -> AsyncIterator[Event]:
         """Yield the events of a run; see `Executor.events`."""
@@ -196,12 +206,21 @@ class LocalExecutor:
             if run.reader is not None:
                 await asyncio.to_thread(run.reader.join, _JOIN_S)
 
+    async def _watch(self, run: _Run) -> None:
+        """End a worker that breaks its limits."""
+        while run.cause is None:
+            await asyncio.sleep(self._limits.look_every_s)
+            run.cause = run.watchdog.verdict(run.process.pid)
+        run.process.kill()
+
     async def _forget(self, run_id: str) -> None:
         run = self._runs.pop(run_id, None)
         if run is None:
             return
         if run.killer is not None:
             run.killer.cancel()
+        if run.watch is not None:
+            run.watch.cancel()
         # After its last word a worker ends by itself; one that nobody listens to any more does not.
         await asyncio.to_thread(run.process.join, _LAST_WORD_S)
         if run.process.is_alive():
@@ -212,8 +231,17 @@ class LocalExecutor:
             await asyncio.to_thread(run.reader.join, _JOIN_S)
         run.process.close()
 
-    @staticmethod
-    def _read(run: _Run, payload: bytes, loop: asyncio.AbstractEventLoop) -> None:
+    def _broken(self, run: _Run) -> dict[str, Any]:
+        """Return which limit a worker was ended for, with its value; empty if for none."""
+        if run.cause is None:
+            return {}
+        limits = {
+            Cause.MEMORY: (self._limits.memory_bytes or 0) / _MIB,
+            Cause.SILENCE: self._limits.silence_s,
+        }
+        return {"cause": run.cause.value, "limit": limits[run.cause]}
+
+    def _read(self, run: _Run, payload: bytes, loop: asyncio.AbstractEventLoop) -> None:
         """Hand the spec down and events up until the worker's end closes. Runs in its own thread."""
 
         def put(event: Event) -> None:
@@ -228,6 +256,7 @@ class LocalExecutor:
             while not final:
                 event = json.loads(run.connection.recv_bytes())
                 final = EventKind(event["kind"]).is_final
+                run.watchdog.heard()
                 put(event)
         except (EOFError, OSError, ValueError, KeyError, TypeError):
             # The end of the pipe, or a worker that talks nonsense: both are a death.
@@ -241,6 +270,7 @@ class LocalExecutor:
                     else {
                         "kind": EventKind.CRASHED.value,
                         "exit_code": run.process.exitcode,
+                        **self._broken(run),
                     }
                 )
             with run.send_lock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,49 +29,21 @@ from sidejudge_server.optimization.outcome import (
     failed,
     out_of_budget,
 )
+from sidejudge_server.optimization.run_errors import (
+    RunError,
+    server_restarted,
+    worker_crashed,
+)
 from sidejudge_server.optimization.run_log import LiveRun
 from sidejudge_server.optimization.shadow import ShadowCandidates
 from sidejudge_server.optimization.spec import EventKind
 from sidejudge_server.optimization.stops import StopReason
 from sidejudge_storage import Command, OptimizationRecord, Storage
 
-__all__ = ["Finisher", "RunError", "server_restarted"]
+__all__ = ["Finisher"]
 
 _AUTHOR = "sidejudge"
 _PAGE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class RunError:
-    """Why a run failed: gRPC code by name, reason without prefix, dynamic parts."""
-
-    code: str
-    reason: str
-    message: str
-    metadata: Mapping[str, str] = field(default_factory=dict)
-
-
-def server_restarted(run_id: str) -> RunError:
-    """Return the error of a run whose server stopped."""
-    name = f"optimizations/{run_id}"
-    return RunError(
-        "ABORTED",
-        "SERVER_RESTARTED",
-        f"the server stopped while {name} was going; start it again",
-        {"optimization": name},
-    )
-
-
-def worker_crashed(run_id: str, exit_code: int | None) -> RunError:
-    """Return the error of a run whose process died."""
-    name = f"optimizations/{run_id}"
-    code = "unknown" if exit_code is None else str(exit_code)
-    return RunError(
-        "INTERNAL",
-        "WORKER_CRASHED",
-        f"the worker process of {name} died with exit code {code}; -9 is often a lack of memory",
-        {"optimization": name, "exit_code": code},
-    )
 
 
 def _budget(record: OptimizationRecord) -> OptimizationBudget:
@@ -109,7 +81,7 @@ class Finisher:
         version = await self._keep_best(run)
         error: RunError | None = None
         if kind is EventKind.CRASHED:
-            error = worker_crashed(run.run_id, last.get("exit_code"))
+            error = worker_crashed(run.run_id, last)
         elif kind is EventKind.FAILED:
             error = RunError(**last["error"])
         await self._stop(run, error, version=version)

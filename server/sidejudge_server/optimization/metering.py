@@ -1,8 +1,7 @@
-"""The seam between a run and its language models: count calls, and never swallow an outage.
+"""The seam between a run and its language models: count calls, wait out outages, swallow none.
 
-DSPy turns every ordinary exception into a score of 0 and goes on, so an outage would look like "no
-improvement". What must end a run is therefore raised as a BaseException, which passes through DSPy
-and optuna at once.
+DSPy turns every ordinary exception into a score of 0 and goes on, so what must end a run is raised as
+`RunAborted`; see `faults`.
 """
 
 from __future__ import annotations
@@ -13,21 +12,15 @@ from typing import Any
 
 from sidejudge_server.errors import JudgeOutputError, LMError, LMRequestError
 from sidejudge_server.lm.types import ChatClient, ChatRequest, ChatResponse
+from sidejudge_server.optimization.faults import RunAborted, work_dir_error
+from sidejudge_server.optimization.outage import Outage
 from sidejudge_server.optimization.spending import PURPOSE, Purpose, SpendMeter
 
-__all__ = ["AnswerTally", "MeteredClient", "RunAborted"]
+__all__ = ["AnswerTally", "MeteredClient"]
 
 MAX_UNUSABLE_SHARE = 0.2
 MIN_ANSWERS = 20
 """Before this many answers the share of unusable ones says little."""
-
-
-class RunAborted(BaseException):
-    """The run cannot go on; ``cause`` says why. No Exception, so that DSPy cannot swallow it."""
-
-    def __init__(self, cause: LMError) -> None:
-        super().__init__(cause.reason)
-        self.cause = cause
 
 
 class AnswerTally:
@@ -86,6 +79,7 @@ class MeteredClient:
         *,
         meter: SpendMeter,
         purpose: Purpose = Purpose.SEARCH,
+        outage: Outage | None = None,
         tolerant: bool = False,
     ) -> None:
         """Wrap a client.
@@ -94,12 +88,14 @@ class MeteredClient:
             client: The model, behind the run's cache.
             meter: Where calls are added up.
             purpose: What calls through this one are for.
+            outage: Waits for the model when it does not answer; None fails at once.
             tolerant: True to raise a refused request (such as a prompt over the context) as the
                 ordinary error it is: a proposer can go on without that proposal, a judge cannot.
         """
         self._client = client
         self._meter = meter
         self._purpose = purpose
+        self._outage = outage
         self._tolerant = tolerant
 
     @property
@@ -130,9 +126,7 @@ class MeteredClient:
     ) -> ChatResponse:
         purpose = PURPOSE.set(self._purpose)
         # Tasks take a copy of the context with them.
-        call = asyncio.ensure_future(
-            self._client.complete(request, timeout_s=timeout_s)
-        )
+        call = asyncio.ensure_future(self._ask(request, timeout_s))
         PURPOSE.reset(purpose)
         time_is_up = self._meter.stop_signal(self._purpose)
         try:
@@ -146,11 +140,21 @@ class MeteredClient:
             if self._tolerant and isinstance(error, LMRequestError):
                 raise
             raise RunAborted(error) from error
+        except OSError as error:  # the connection's own are errors of the model by now
+            raise RunAborted(work_dir_error(error)) from error
         finally:
             call.cancel()
             time_is_up.cancel()
         self._meter.answered(self._purpose, cached=response.usage.calls == 0)
         return response
+
+    async def _ask(self, request: ChatRequest, timeout_s: float | None) -> ChatResponse:
+        if self._outage is None:
+            return await self._client.complete(request, timeout_s=timeout_s)
+        return await self._outage.ask(
+            lambda: self._client.complete(request, timeout_s=timeout_s),
+            before_waiting=lambda: self._meter.raise_if_stopped(self._purpose),
+        )
 
     async def close(self) -> None:
         """Release the model's connections."""

@@ -68,6 +68,7 @@ class Reporter:
         self._total = trials_total
         self._baseline: float | None = None
         self._best: float | None = None
+        self._waiting_for = ""
         self._stopped = threading.Event()
 
     def start(self) -> None:
@@ -91,7 +92,8 @@ class Reporter:
             baseline_score=self._baseline,
             best_score=self._best,
             elapsed_s=round(self._meter.elapsed_s, 3),
-            eta_s=self._eta_s(now),
+            eta_s=None if self._waiting_for else self._eta_s(now),
+            waiting_for=self._waiting_for,
             **asdict(self._meter.spend),
         )
 
@@ -153,6 +155,10 @@ class Reporter:
     def warning(self, message: str) -> None:
         """Report something that does not stop the run."""
         self._send(EventKind.WARNING, message=message)
+
+    def waiting_for(self, what: str) -> None:
+        """Note what the run waits for; "" if it goes on."""
+        self._waiting_for = what
 
     def final(self, kind: EventKind, **payload: object) -> None:
         """Send the last word."""

@@ -11,6 +11,7 @@ from sidejudge_server.lm.call_cache import CachingClient, CallCache
 from sidejudge_server.lm.client import create_client
 from sidejudge_server.optimization.leave_out import LeaveOut
 from sidejudge_server.optimization.metering import AnswerTally, MeteredClient
+from sidejudge_server.optimization.outage import Outage, OutageObserver
 from sidejudge_server.optimization.scoring import RecordedAnswers, Scorer
 from sidejudge_server.optimization.spec import RunSpec
 from sidejudge_server.optimization.spending import Purpose, SpendMeter
@@ -37,6 +38,7 @@ class RunModels:
         meter: SpendMeter,
         *,
         on_cancel: Callable[[Callable[[], None]], None],
+        observer: OutageObserver,
     ) -> None:
         """Connect to the models; no call is made yet.
 
@@ -44,17 +46,23 @@ class RunModels:
             spec: Says which models.
             meter: Where all calls are added up.
             on_cancel: Takes what to call when the run should stop.
+            observer: Hears of models that do not answer.
         """
         work_dir = Path(spec.work_dir)
         cached = _cached(spec.task_lm, spec, work_dir / "task.jsonl", meter=meter)
         self.meter = meter
+        outage = Outage(
+            spec.task_lm.model, patience_s=spec.lm_outage_s, observer=observer
+        )
         self._thread = LoopThread()
         self.tally = AnswerTally(spec.task_lm.model)
         self._hide = LeaveOut((*spec.train, *spec.validation, *spec.test))
         self._answers = RecordedAnswers()
-        self.task, self.scorer = self._judge(cached, spec, purpose=Purpose.SEARCH)
+        self.task, self.scorer = self._judge(
+            cached, spec, purpose=Purpose.SEARCH, outage=outage
+        )
         self.closing_task, self.closing_scorer = self._judge(
-            cached, spec, purpose=Purpose.CLOSING
+            cached, spec, purpose=Purpose.CLOSING, outage=outage
         )
         on_cancel(self.task.cancel)
         on_cancel(self.closing_task.cancel)
@@ -65,15 +73,27 @@ class RunModels:
                 MeteredClient(
                     _cached(settings, spec, work_dir / "prompt.jsonl", meter=meter),
                     meter=meter,
+                    outage=Outage(
+                        settings.model,
+                        patience_s=spec.lm_outage_s,
+                        observer=observer,
+                    ),
                     tolerant=True,
                 )
             )
             on_cancel(self.prompt.cancel)
 
     def _judge(
-        self, cached: CachingClient, spec: RunSpec, *, purpose: Purpose
+        self,
+        cached: CachingClient,
+        spec: RunSpec,
+        *,
+        purpose: Purpose,
+        outage: Outage,
     ) -> tuple[BlockingClient, Scorer]:
-        metered = MeteredClient(cached, meter=self.meter, purpose=purpose)
+        metered = MeteredClient(
+            cached, meter=self.meter, purpose=purpose, outage=outage
+        )
         blocking = BlockingClient(metered, runs_in=self._thread, hide=self._hide)
         return blocking, Scorer(
             metered,

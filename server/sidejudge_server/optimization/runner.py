@@ -19,9 +19,10 @@ from sidejudge_server.judges.kinds import curated_instructions
 from sidejudge_server.judges.versions import JudgeVersion
 from sidejudge_server.optimization.budget import OptimizationBudget
 from sidejudge_server.optimization.executor import Executor
-from sidejudge_server.optimization.finish import Finisher, server_restarted
+from sidejudge_server.optimization.finish import Finisher
 from sidejudge_server.optimization.gate_uses import earlier_uses, held_out_of
 from sidejudge_server.optimization.plan import SearchPlan
+from sidejudge_server.optimization.run_errors import server_restarted
 from sidejudge_server.optimization.run_log import LiveRun, first_payload
 from sidejudge_server.optimization.spec import (
     EventKind,
@@ -240,6 +241,7 @@ class Runner:
             budget=OptimizationBudget.from_json(json.loads(run.record.budget_json)),
             spent=spent_before(run.progress),
             elapsed_s=run.progress.elapsed_s,
+            lm_outage_s=self._settings.optimization.lm_outage_s,
         )
 
     def _work_dir(self, run_id: str) -> Path:

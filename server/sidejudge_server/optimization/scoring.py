@@ -40,6 +40,11 @@ from sidejudge_server.judges.types import (
     VerdictProbabilities,
 )
 from sidejudge_server.lm.types import ChatClient
+from sidejudge_server.optimization.faults import (
+    RunAborted,
+    error_of,
+    guarded_metric,
+)
 from sidejudge_server.optimization.metering import AnswerTally
 from sidejudge_server.optimization.refit import fit_offsets, fit_score_map
 from sidejudge_server.optimization.spec import RunExample
@@ -249,6 +254,9 @@ class TalliedJudge(JudgeModule):
         except JudgeOutputError:
             self.tally.not_usable()
             return dspy.Prediction()
+        except Exception as error:
+            # An optimizer would score it 0 and go on.
+            raise RunAborted(error_of(error)) from error
         self.tally.usable()
         return prediction
 
@@ -303,7 +311,7 @@ def soft_values(
 
     The same as DSPy gets for the program's module: before any decision rule, after the score map.
     """
-    metric = soft_rubric_metric if program.scores else soft_judge_metric
+    metric = guarded_metric(soft_rubric_metric if program.scores else soft_judge_metric)
     return [
         0.0 if answer is None else float(metric(item, _prediction(program, answer)))
         for item, answer in zip(items, answers, strict=True)

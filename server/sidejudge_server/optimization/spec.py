@@ -64,7 +64,10 @@ _FINAL = {EventKind.RESULT, EventKind.FAILED, EventKind.CANCELLED, EventKind.CRA
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is and what it has spent; ``cost_usd`` None when a price is unknown."""
+    """How far a run is and what it has spent; ``cost_usd`` None when a price is unknown.
+
+    ``waiting_for`` names what it waits for, such as a model that does not answer; mostly "".
+    """
 
     trials_completed: int = 0
     trials_total: int = 0
@@ -77,6 +80,7 @@ class Progress:
     cost_usd: float | None = 0.0
     elapsed_s: float = 0.0
     eta_s: float | None = None
+    waiting_for: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a JSON object."""
@@ -133,6 +137,7 @@ class RunSpec:
         budget: What the run may spend, all of its lives together.
         spent: What earlier lives have spent.
         elapsed_s: How long earlier lives were at work.
+        lm_outage_s: How long a model may fail to answer before that ends the run.
     """
 
     optimization_id: str
@@ -150,6 +155,7 @@ class RunSpec:
     budget: OptimizationBudget = field(default_factory=OptimizationBudget)
     spent: Spend = field(default_factory=Spend)
     elapsed_s: float = 0.0
+    lm_outage_s: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return the spec as a JSON object, keys included: for the pipe only."""
@@ -179,6 +185,7 @@ class RunSpec:
             budget=OptimizationBudget.from_json(document["budget"]),
             spent=Spend(**document["spent"]),
             elapsed_s=document["elapsed_s"],
+            lm_outage_s=document["lm_outage_s"],
         )
 
 

@@ -196,6 +196,12 @@ class SpendMeter:
         with self._lock:
             return self._stopped.get(Purpose.SEARCH)
 
+    def raise_if_stopped(self, purpose: Purpose) -> None:
+        """Raise BudgetExhausted if no further request of this purpose may be made."""
+        with self._lock:
+            if (stopped := self._stopped.get(purpose)) is not None:
+                raise stopped
+
     def answered(self, purpose: Purpose, *, cached: bool) -> None:
         """Take note of an answer: one from the cache cost nothing, one for the gate leaves one less."""
         with self._lock:
@@ -341,6 +347,10 @@ class SpendMeter:
         signal: asyncio.Future[BudgetExhausted]
         signal = asyncio.get_running_loop().create_future()
         with self._lock:
+            stopped = self._stopped.get(purpose)
+            if stopped is not None and stopped.reason is StopReason.MAX_DURATION:
+                signal.set_result(stopped)
+                return signal
             self._stops[purpose].add(signal)
 
         def forget(_: asyncio.Future[BudgetExhausted]) -> None:

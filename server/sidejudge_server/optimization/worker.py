@@ -6,6 +6,7 @@ and judged at the gate is paid for once.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import traceback
 from collections.abc import Callable, Sequence
@@ -27,11 +28,16 @@ from sidejudge_server.optimization.algorithms import (
     SearchContext,
     algorithm_for,
 )
+from sidejudge_server.optimization.faults import (
+    RunAborted,
+    error_document,
+    error_of,
+)
 from sidejudge_server.optimization.gate import decide
 from sidejudge_server.optimization.gate_evidence import with_answers
 from sidejudge_server.optimization.head_fitting import headed
 from sidejudge_server.optimization.ladder import planned_trials
-from sidejudge_server.optimization.metering import RunAborted
+from sidejudge_server.optimization.memory_limit import lift_memory_limit
 from sidejudge_server.optimization.plan import within_trials
 from sidejudge_server.optimization.reporter import EventSink, Reporter
 from sidejudge_server.optimization.run_models import RunModels
@@ -80,25 +86,24 @@ def run_spec(document: dict[str, Any], channel: WorkerChannel) -> None:
     tqdm.set_lock(threading.RLock())
     try:
         with dspy.context(disable_history=True):
-            models = RunModels(spec, meter, on_cancel=channel.on_cancel)
+            models = RunModels(
+                spec, meter, on_cancel=channel.on_cancel, observer=reporter
+            )
             _Run(spec, reporter, models).execute()
     except RunCancelled:
         reporter.final(EventKind.CANCELLED)
     except RunAborted as aborted:
-        reporter.final(EventKind.FAILED, error=_error(aborted.cause))
-    except SidejudgeError as error:
-        reporter.final(EventKind.FAILED, error=_error(error))
+        _fail(reporter, aborted.cause)
     except Exception as error:  # noqa: BLE001 - the last resort; the private log has the rest
+        _fail(reporter, error_of(error))
+
+
+def _fail(reporter: Reporter, error: SidejudgeError) -> None:
+    """Send why the run cannot go on; its log has the rest."""
+    lift_memory_limit()
+    with contextlib.suppress(OSError):  # the log may be on the disk that is full
         traceback.print_exc()
-        reporter.final(
-            EventKind.FAILED,
-            error={
-                "code": "INTERNAL",
-                "reason": "INTERNAL",
-                "message": f"fault in sidejudge: {type(error).__name__}; the run's log has more",
-                "metadata": {},
-            },
-        )
+    reporter.final(EventKind.FAILED, error=error_document(error))
 
 
 class _Run:
@@ -292,12 +297,3 @@ def _gate_calls(spec: RunSpec) -> int:
     """Return about how many answers a decision takes."""
     real = sum(not example.synthetic for example in spec.train)
     return 2 * len(spec.test) + real
-
-
-def _error(error: SidejudgeError) -> dict[str, Any]:
-    return {
-        "code": error.code,
-        "reason": error.reason,
-        "message": error.message,
-        "metadata": error.metadata,
-    }

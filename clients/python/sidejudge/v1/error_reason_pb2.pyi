@@ -80,6 +80,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The server stopped while the run was going. Code ABORTED. Metadata: `{"optimization": "optimizations/x"}`."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 27
     """A fault in sidejudge; the log has more under the request id. Code INTERNAL. Metadata: `{"request_id": "..."}`."""
+    ERROR_REASON_WORKER_OUT_OF_MEMORY: _ErrorReason.ValueType  # 31
+    """The worker process of a run took more memory than `optimization.worker_memory_mb`. Code RESOURCE_EXHAUSTED. Metadata if the server ended it: `{"optimization": "optimizations/x", "limit_mb": "1024"}`."""
+    ERROR_REASON_WORKER_SILENT: _ErrorReason.ValueType  # 32
+    """The worker process of a run said nothing for `optimization.worker_silence_s` and was ended. Code INTERNAL. Metadata: `{"optimization": "optimizations/x", "silence_s": "60"}`."""
+    ERROR_REASON_METRIC_FAILED: _ErrorReason.ValueType  # 33
+    """The metric that scores candidates raised an error. Code INTERNAL. Metadata: `{"exception": "ZeroDivisionError"}`."""
+    ERROR_REASON_WORK_DIR_UNAVAILABLE: _ErrorReason.ValueType  # 34
+    """The work directory of a run cannot be written, such as on a full disk. Code UNAVAILABLE. Metadata: `{"cause": "no space left on device"}`."""
     ERROR_REASON_EMBEDDING_MODEL_MISMATCH: _ErrorReason.ValueType  # 41
     """The version compares items by an embedding model that is not the configured one. Code FAILED_PRECONDITION. Metadata: `{"expected": "text-embedding-x", "got": "none"}`."""
     ERROR_REASON_SYNTHETIC_LIMIT_REACHED: _ErrorReason.ValueType  # 38
@@ -146,6 +154,14 @@ ERROR_REASON_SERVER_RESTARTED: ErrorReason.ValueType  # 26
 """The server stopped while the run was going. Code ABORTED. Metadata: `{"optimization": "optimizations/x"}`."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 27
 """A fault in sidejudge; the log has more under the request id. Code INTERNAL. Metadata: `{"request_id": "..."}`."""
+ERROR_REASON_WORKER_OUT_OF_MEMORY: ErrorReason.ValueType  # 31
+"""The worker process of a run took more memory than `optimization.worker_memory_mb`. Code RESOURCE_EXHAUSTED. Metadata if the server ended it: `{"optimization": "optimizations/x", "limit_mb": "1024"}`."""
+ERROR_REASON_WORKER_SILENT: ErrorReason.ValueType  # 32
+"""The worker process of a run said nothing for `optimization.worker_silence_s` and was ended. Code INTERNAL. Metadata: `{"optimization": "optimizations/x", "silence_s": "60"}`."""
+ERROR_REASON_METRIC_FAILED: ErrorReason.ValueType  # 33
+"""The metric that scores candidates raised an error. Code INTERNAL. Metadata: `{"exception": "ZeroDivisionError"}`."""
+ERROR_REASON_WORK_DIR_UNAVAILABLE: ErrorReason.ValueType  # 34
+"""The work directory of a run cannot be written, such as on a full disk. Code UNAVAILABLE. Metadata: `{"cause": "no space left on device"}`."""
 ERROR_REASON_EMBEDDING_MODEL_MISMATCH: ErrorReason.ValueType  # 41
 """The version compares items by an embedding model that is not the configured one. Code FAILED_PRECONDITION. Metadata: `{"expected": "text-embedding-x", "got": "none"}`."""
 ERROR_REASON_SYNTHETIC_LIMIT_REACHED: ErrorReason.ValueType  # 38

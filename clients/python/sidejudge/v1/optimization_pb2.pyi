@@ -693,6 +693,7 @@ class OptimizationProgress(_message.Message):
     COST_USD_FIELD_NUMBER: _builtins.int
     ELAPSED_FIELD_NUMBER: _builtins.int
     ETA_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
     trials_completed: _builtins.int
     """Trials done."""
     trials_total: _builtins.int
@@ -711,6 +712,8 @@ class OptimizationProgress(_message.Message):
     """Generated tokens."""
     cost_usd: _builtins.float
     """Money in US dollars; unset if the price of a model is not known."""
+    waiting_for: _builtins.str
+    """What the run waits for, such as a model that does not answer; empty if for nothing."""
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
         """Time since the start."""
@@ -733,10 +736,11 @@ class OptimizationProgress(_message.Message):
         cost_usd: _builtins.float | None = ...,
         elapsed: _duration_pb2.Duration | None = ...,
         eta: _duration_pb2.Duration | None = ...,
+        waiting_for: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_baseline_score", b"_baseline_score", "_best_score", b"_best_score", "_cost_usd", b"_cost_usd", "_eta", b"_eta", "baseline_score", b"baseline_score", "best_score", b"best_score", "cost_usd", b"cost_usd", "elapsed", b"elapsed", "eta", b"eta"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline_score", b"_baseline_score", "_best_score", b"_best_score", "_cost_usd", b"_cost_usd", "_eta", b"_eta", "baseline_score", b"baseline_score", "best_score", b"best_score", "cached_calls", b"cached_calls", "cost_usd", b"cost_usd", "elapsed", b"elapsed", "eta", b"eta", "input_tokens", b"input_tokens", "lm_calls", b"lm_calls", "output_tokens", b"output_tokens", "trials_completed", b"trials_completed", "trials_total", b"trials_total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline_score", b"_baseline_score", "_best_score", b"_best_score", "_cost_usd", b"_cost_usd", "_eta", b"_eta", "baseline_score", b"baseline_score", "best_score", b"best_score", "cached_calls", b"cached_calls", "cost_usd", b"cost_usd", "elapsed", b"elapsed", "eta", b"eta", "input_tokens", b"input_tokens", "lm_calls", b"lm_calls", "output_tokens", b"output_tokens", "trials_completed", b"trials_completed", "trials_total", b"trials_total", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__baseline_score: _TypeAlias = _typing.Literal["baseline_score"]  # noqa: Y015
     _WhichOneofArgType__baseline_score: _TypeAlias = _typing.Literal["_baseline_score", b"_baseline_score"]  # noqa: Y015

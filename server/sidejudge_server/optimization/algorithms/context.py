@@ -9,6 +9,7 @@ from typing import Any
 from sidejudge_server.judges.codec import program_to_json
 from sidejudge_server.judges.dspy_judge import example_from
 from sidejudge_server.judges.types import JudgeProgram
+from sidejudge_server.optimization.faults import guarded_metric
 from sidejudge_server.optimization.plan import AlgorithmName, SearchPlan
 from sidejudge_server.optimization.reporter import Reporter
 from sidejudge_server.optimization.run_models import RunModels
@@ -86,7 +87,9 @@ class SearchContext:
     @property
     def metric(self) -> Any:  # noqa: ANN401 - a function in DSPy's own signature
         """The soft metric that candidates are scored with, 0..1; a bool when it gets a trace."""
-        return soft_rubric_metric if self.program.scores else soft_judge_metric
+        return guarded_metric(
+            soft_rubric_metric if self.program.scores else soft_judge_metric
+        )
 
     def module(self, program: JudgeProgram) -> TalliedJudge:
         """Return a program as a DSPy module."""
