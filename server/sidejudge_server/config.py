@@ -60,6 +60,12 @@ class LMSettings:
     logprobs: bool | None = None
     """Whether the endpoint gives token probabilities; None takes what is known of the provider."""
 
+    embedding_model: str | None = None
+    """Model by which memories compare items, as the endpoint calls it; None compares words.
+
+    Its calls are counted at the price of prompt tokens, which no embedding model exceeds.
+    """
+
     input_usd_per_mtok: float | None = None
     """Price of a million prompt tokens; None takes the built-in price list, if the model is in it."""
 

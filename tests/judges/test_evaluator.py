@@ -5,18 +5,27 @@ from dataclasses import replace
 
 import pytest
 
-from sidejudge_server.errors import DeadlineError, JudgeOutputError, LMUnavailableError
+from sidejudge_server.errors import (
+    DeadlineError,
+    FailedPreconditionError,
+    JudgeOutputError,
+    LMUnavailableError,
+)
 from sidejudge_server.judges.evaluator import evaluate
 from sidejudge_server.judges.kinds import JudgeSpec, initial_program
+from sidejudge_server.judges.retrieval import pack_embeddings
 from sidejudge_server.judges.types import (
     ArtifactInput,
     ConfidenceSource,
     JudgeKind,
     LabelOffsets,
+    Memory,
+    MemoryExample,
     RubricInput,
     Verdict,
+    VerdictHead,
 )
-from sidejudge_server.lm.types import LMUsage
+from sidejudge_server.lm.types import Embeddings, LMUsage
 from tests.judges.scripted import ScriptedClient, says
 
 RELEVANCE = initial_program(JudgeSpec(JudgeKind.RELEVANCE))
@@ -160,3 +169,90 @@ def test_deadline_covers_all_attempts():
         return len(client.answers)
 
     assert asyncio.run(judge()) == 1
+
+
+def remembering(**changes):
+    """Remember two corrections; the second is near the vector (0, 1)."""
+    examples = (
+        MemoryExample("far", ArtifactInput("one"), Verdict.PASS),
+        MemoryExample("near", ArtifactInput("two"), Verdict.FAIL),
+    )
+    memory = Memory(
+        examples=examples,
+        shown=1,
+        embedding_model="embedder",
+        embeddings=pack_embeddings([[1.0, 0.0], [0.0, 1.0]]),
+    )
+    return replace(RELEVANCE, memory=memory, **changes)
+
+
+class EmbeddingScript(ScriptedClient):
+    """Gives every text the vector (0, 1)."""
+
+    embedding_model = "embedder"
+
+    async def embed(self, texts, *, timeout_s=None):
+        """Note the texts."""
+        del timeout_s
+        self.texts = texts
+        return Embeddings(((0.0, 1.0),) * len(texts), LMUsage(calls=1, input_tokens=7))
+
+
+def test_similar_corrections_are_found_by_vectors():
+    """The item's vector costs one call more, which is counted."""
+    client = EmbeddingScript(says("yes\nIt fits.", yes=0.9, no=0.1))
+
+    answer = run(remembering(), ITEM, client)
+
+    assert client.texts == ("y\nx",)
+    assert "<artifact>\ntwo\n" in client.requests[0].messages[1].content
+    assert [i.example_id for i in answer.influences] == ["near"]
+    assert (answer.usage.calls, answer.usage.input_tokens) == (2, 17)
+
+
+@pytest.mark.parametrize("client", [ScriptedClient, EmbeddingScript])
+def test_version_of_another_embedding_model_is_refused(client):
+    """What was gated was measured by those vectors, not by others or by words."""
+    asked = client(says("yes"))
+    asked.embedding_model = "other" if client is EmbeddingScript else ""
+
+    with pytest.raises(FailedPreconditionError, match="embedder") as raised:
+        run(remembering(), ITEM, asked)
+
+    assert raised.value.reason == "EMBEDDING_MODEL_MISMATCH"
+    assert raised.value.metadata["expected"] == "embedder"
+    assert not asked.requests
+
+
+def test_memory_that_nobody_looks_at_needs_no_vector():
+    """Guidelines alone serve with any model."""
+    program = remembering()
+    program = replace(program, memory=replace(program.memory, shown=0))
+
+    answer = run(program, ITEM, ScriptedClient(says("yes\nIt fits.", yes=0.9)))
+
+    assert answer.influences == ()
+
+
+def test_reasons_are_asked_for_again_when_the_head_overrules_the_word():
+    """They must argue for the verdict that stands."""
+    head = VerdictHead(1, 0.0, 0.0, 1.0, 9.0)
+    client = EmbeddingScript(
+        says("yes\nIt fits.", yes=0.9, no=0.1), says("Somebody corrected this before.")
+    )
+
+    answer = run(remembering(head=head), ITEM, client)
+
+    assert answer.result.verdict is Verdict.FAIL
+    assert answer.result.reasoning == "Somebody corrected this before."
+    assert client.requests[1].messages[-2].content == "no"
+    assert answer.influences[0].weight == pytest.approx(9.0)
+
+
+def test_hidden_examples_do_not_reach_the_prompt():
+    """A run leaves out what would give the answer away."""
+    client = EmbeddingScript(says("yes\nIt fits.", yes=0.9, no=0.1))
+
+    run(remembering(), ITEM, client, hidden={"near"})
+
+    assert [m.role for m in client.requests[0].messages] == ["system", "user"]

@@ -9,6 +9,7 @@ import pytest
 
 from sidejudge_server.config import LMSettings
 from sidejudge_server.judges.codec import input_to_json, program_from_json
+from sidejudge_server.judges.memory import embedding_size
 from sidejudge_server.judges.types import ArtifactInput, RubricInput, VerdictHead
 from sidejudge_server.optimization.memory_plan import call_bound, first_look
 from sidejudge_server.optimization.plan import AlgorithmName, InstructionSource
@@ -268,8 +269,29 @@ def test_scores_are_remembered_too(stand_in, tmp_path):
 def test_call_bound_and_look_follow_the_number_of_examples():
     """60 calls up to 50 examples, two for each further one; never more than there are."""
     assert [call_bound(n) for n in (20, 50, 51, 200)] == [60, 60, 62, 360]
-    assert first_look(15, 15) == 7
-    assert first_look(30, 30) == 29
+    assert first_look(15, 15) == 6
+    assert first_look(30, 30) == 27
     assert first_look(60, 60) == 60
     assert first_look(3, 3) == 3
     assert first_look(0, 0) == 0
+
+
+def test_vectors_of_an_embedding_model_fit_the_bound_and_the_version(
+    stand_in, tmp_path
+):
+    """Items of a side are embedded together, so the run keeps to its 60 calls."""
+    spec = memory_spec(stand_in, tmp_path, sides(taught_examples, shown=5))
+    embedding = replace(spec.task_lm, embedding_model="embedder")
+    stand_in.requests.clear()
+
+    events = execute(replace(spec, task_lm=embedding))
+
+    memory = candidate(events).memory
+    assert memory.shown == 5
+    assert memory.embedding_model == "embedder"
+    assert embedding_size(memory) == 16
+    embeddings = [r for r in stand_in.requests if "input" in r]
+    assert len(embeddings) == 4
+    assert len(stand_in.requests) <= sum(SIDES.values()) + call_bound(50)
+    texts = [text for request in embeddings for text in request["input"]]
+    assert len(set(texts)) == len(texts) == 50

@@ -31,6 +31,7 @@ from tests.stand_in.answers import Answer, answer
 from tests.stand_in.wires import (
     anthropic_body,
     anthropic_messages,
+    embeddings_body,
     openai_body,
     token_count,
 )
@@ -137,7 +138,11 @@ class StandIn:
             return _json({"object": "list", "data": [{"id": "stand-in"}]})
         if request.path == "/v1/calls":
             return _json({"calls": self.call_count})
-        if request.path not in {"/v1/chat/completions", "/v1/messages"}:
+        if request.path not in {
+            "/v1/chat/completions",
+            "/v1/messages",
+            "/v1/embeddings",
+        }:
             return _failure(404, "not_found", f"No such path: {request.path}")
         raw = await request.read()
         number = self._arrive(request, raw)
@@ -190,7 +195,7 @@ class StandIn:
             self._seen[digest] += 1
             if self._seen[digest] <= int(match[1]):
                 return _failure(*_FAILURES["down"])
-        return self._success(body, anthropic=request.path == "/v1/messages")
+        return self._success(body, request.path)
 
     def _fail(self, mode: str) -> web.Response:
         response = _failure(*_FAILURES[mode])
@@ -198,7 +203,10 @@ class StandIn:
             response.headers["Retry-After"] = self.retry_after
         return response
 
-    def _success(self, body: dict[str, Any], *, anthropic: bool) -> web.Response:
+    def _success(self, body: dict[str, Any], path: str) -> web.Response:
+        if path == "/v1/embeddings":
+            return _json(embeddings_body(body))
+        anthropic = path == "/v1/messages"
         messages = anthropic_messages(body) if anthropic else body["messages"]
         if body["model"] == "garbage":
             said = _GARBAGE

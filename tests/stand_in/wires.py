@@ -15,6 +15,7 @@ __all__ = [
     "Generated",
     "anthropic_body",
     "anthropic_messages",
+    "embeddings_body",
     "generate",
     "openai_body",
 ]
@@ -45,6 +46,22 @@ def generate(answer: Answer, *, max_tokens: int | None, stop: list[str]) -> Gene
         tokens, finish = tokens[:max_tokens], "length"
         text = "".join(tokens)
     return Generated(tokens, text, finish)
+
+
+def embeddings_body(request: dict[str, Any]) -> dict[str, Any]:
+    """Return vectors that count the letters of each text, so that like texts are alike."""
+    texts = request["input"]
+    data = [
+        {
+            "index": i,
+            "embedding": [float(text.lower().count(c)) for c in "abcdefghijklmnop"],
+        }
+        for i, text in enumerate(texts)
+    ]
+    tokens = sum(len(text) for text in texts) // _CHARS_PER_TOKEN
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    # In any order: the index says which is which.
+    return {"object": "list", "data": data[::-1], "usage": usage}
 
 
 def openai_body(

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sidejudge_server.errors import DeadlineError
+from sidejudge_server.lm.embedding import embedding_request
 from sidejudge_server.lm.types import (
     ChatClient,
     ChatRequest,
     ChatResponse,
+    EmbeddingClient,
+    Embeddings,
     LMUsage,
     TokenLogprobs,
 )
@@ -126,6 +129,13 @@ def _answer(fields: dict[str, Any]) -> ChatResponse:
     )
 
 
+def _vector(answer: ChatResponse | None) -> tuple[float, ...]:
+    """Return the vector that an answer of the cache stands for."""
+    if answer is None:
+        raise AssertionError("every text was asked for")
+    return tuple(json.loads(answer.text))
+
+
 @dataclass(slots=True)
 class _Call:
     task: asyncio.Task[ChatResponse]
@@ -188,6 +198,37 @@ class CachingClient:
             return await self.complete(request, timeout_s=timeout_s)
         self._cache.hits += 1
         return self._hit(answer)
+
+    @property
+    def embedding_model(self) -> str:
+        """The embedding model of the client; "" if it has none."""
+        return str(getattr(self._client, "embedding_model", ""))
+
+    async def embed(
+        self, texts: tuple[str, ...], *, timeout_s: float | None = None
+    ) -> Embeddings:
+        """Return vectors from the cache, asking the client for the others at once.
+
+        Raises what the client raises; identical texts at the same time may be asked for twice.
+        """
+        if not isinstance(self._client, EmbeddingClient):
+            raise TypeError(f"{self.model} does not embed")
+        identity = f"{self._identity} embeds with {self.embedding_model}"
+        keys = {text: call_key(identity, embedding_request((text,))) for text in texts}
+        known = {text: self._cache.get(key) for text, key in keys.items()}
+        missing = tuple(text for text, answer in known.items() if answer is None)
+        usage = LMUsage()
+        if missing:
+            found = await self._client.embed(missing, timeout_s=timeout_s)
+            usage = found.usage
+            for text, vector in zip(missing, found.vectors, strict=True):
+                answer = ChatResponse(json.dumps(vector), (), LMUsage(), "stop")
+                self._cache.put(keys[text], answer)
+                known[text] = answer
+        elif self._on_hit is not None:
+            self._on_hit()
+        vectors = {text: _vector(answer) for text, answer in known.items()}
+        return Embeddings(tuple(vectors[text] for text in texts), usage)
 
     async def close(self) -> None:
         """Close the client and the cache."""

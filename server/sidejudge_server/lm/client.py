@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from sidejudge_server.config import LMSettings
@@ -53,6 +54,8 @@ def create_client(
             environment=environment,
             options=EmbeddedOptions(meter=meter),
         )
+    # Embeddings would throw away the prefix cache of the model's only slot (ADR 14).
+    settings = replace(settings, embedding_model=None)
     # An address beside an embedded model is that of a process that runs it already.
     known = CATALOGUE.get(settings.model.removeprefix(LOCAL_PREFIX))
     options = ClientOptions(

@@ -7,15 +7,23 @@ import os
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http import HTTPStatus
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
 from sidejudge_server.config import LMSettings
-from sidejudge_server.errors import DeadlineError, LMCredentialsError
-from sidejudge_server.lm.attempts import AttemptMeter, attempt_bound
+from sidejudge_server.errors import DeadlineError, LMCredentialsError, LMRequestError
+from sidejudge_server.lm.attempts import AttemptBound, AttemptMeter, attempt_bound
+from sidejudge_server.lm.embedding import (
+    MAX_TEXTS,
+    ParsedEmbeddings,
+    embedding_body,
+    embedding_request,
+    parse_embeddings,
+)
 from sidejudge_server.lm.failures import (
     AttemptFailedError,
     Refusal,
@@ -26,7 +34,7 @@ from sidejudge_server.lm.failures import (
 from sidejudge_server.lm.pricing import Price, price_of
 from sidejudge_server.lm.providers import Endpoint
 from sidejudge_server.lm.retry import Backoff, retry_after_s
-from sidejudge_server.lm.types import ChatRequest, ChatResponse, LMUsage
+from sidejudge_server.lm.types import ChatRequest, ChatResponse, Embeddings, LMUsage
 from sidejudge_server.lm.wires import (
     Dialect,
     MalformedAnswerError,
@@ -44,6 +52,9 @@ if TYPE_CHECKING:
 __all__ = ["ClientOptions", "HttpChatClient"]
 
 _log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+P = TypeVar("P", ParsedAnswer, ParsedEmbeddings)
 
 # Refusals that may be about one parameter; OpenAI answers 403 to forbidden log probabilities.
 _PARAMETER_STATUSES = frozenset(
@@ -109,6 +120,13 @@ class HttpChatClient:
         return self._options.identity or self._endpoint.identity
 
     @property
+    def embedding_model(self) -> str:
+        """The embedding model as the endpoint calls it; "" if none is configured or there are none."""
+        if not self._endpoint.embeddings_url:
+            return ""
+        return self._settings.embedding_model or ""
+
+    @property
     def supports_logprobs(self) -> bool:
         """Whether answers carry token probabilities, as far as is known by now."""
         return self._dialect.max_top_logprobs > 0
@@ -130,16 +148,49 @@ class HttpChatClient:
             LMRequestError: Refuses the request.
             DeadlineError: The time is up and no attempt has failed.
         """
-        self._check_key()
         started = perf_counter()  # the loop's clock may count whole milliseconds
+        answer = await self._retried(
+            lambda deadline: self._attempt(request, deadline), timeout_s
+        )
+        return self._response(answer, perf_counter() - started)
+
+    async def embed(
+        self, texts: tuple[str, ...], *, timeout_s: float | None = None
+    ) -> Embeddings:
+        """Return a vector per text, 64 texts a call; limits and errors as of `complete`.
+
+        Raises:
+            LMRequestError: No embedding model is configured, or as above.
+        """
+        if not self.embedding_model:
+            raise LMRequestError(
+                f"{self.model} has no embedding model; set SIDEJUDGE_LM_EMBEDDING_MODEL",
+                reason="LM_REQUEST_REJECTED",
+                metadata={"model": self.model, "cause": "no embedding model"},
+            )
+        vectors: list[tuple[float, ...]] = []
+        usage = LMUsage()
+        for start in range(0, len(texts), MAX_TEXTS):
+            batch = texts[start : start + MAX_TEXTS]
+            started = perf_counter()
+            answer = await self._retried(partial(self._embed_once, batch), timeout_s)
+            vectors += answer.vectors
+            usage += self._usage(answer.tokens, perf_counter() - started)
+        return Embeddings(tuple(vectors), usage)
+
+    async def _retried(
+        self, attempt: Callable[[float | None], Awaitable[T]], timeout_s: float | None
+    ) -> T:
+        """Make attempts, given their deadline, until one succeeds or no further one makes sense."""
+        self._check_key()
         now = asyncio.get_running_loop().time()
         deadline = None if timeout_s is None else now + timeout_s
         failure: AttemptFailedError | None = None
-        for attempt in range(self._settings.max_retries + 1):
+        for number in range(self._settings.max_retries + 1):
             try:
                 if failure is not None:
-                    await self._wait(failure, attempt, deadline)
-                answer = await self._attempt(request, deadline)
+                    await self._wait(failure, number, deadline)
+                return await attempt(deadline)
             except AttemptFailedError as error:
                 failure = error
                 if not error.may_pass:
@@ -148,9 +199,6 @@ class HttpChatClient:
                 if failure is None:
                     raise
                 break  # what failed before says more
-            else:
-                elapsed = perf_counter() - started
-                return self._response(answer, elapsed)
         assert failure is not None  # noqa: S101 - there is at least one attempt
         raise failure.error
 
@@ -195,7 +243,14 @@ class HttpChatClient:
             async with asyncio.timeout_at(deadline), self._slots:
                 while True:
                     dialect = self._dialect
-                    answer = await self._metered(request, dialect)
+                    bound = attempt_bound(
+                        request,
+                        max_output_tokens=max_output_tokens(self._endpoint, request),
+                        price=self._options.price,
+                    )
+                    answer = await self._metered(
+                        partial(self._post, request, dialect), bound
+                    )
                     if isinstance(answer, ParsedAnswer):
                         wanted = request.top_logprobs and dialect.max_top_logprobs
                         if wanted and answer.text and not answer.logprobs:
@@ -210,6 +265,41 @@ class HttpChatClient:
         except TimeoutError:
             raise self._deadline_error() from None
 
+    async def _embed_once(
+        self, texts: tuple[str, ...], deadline: float | None
+    ) -> ParsedEmbeddings:
+        """Ask for vectors once."""
+        request = embedding_request(texts)
+        try:
+            async with asyncio.timeout_at(deadline), self._slots:
+                answer = await self._metered(
+                    partial(self._post_texts, texts, request),
+                    attempt_bound(
+                        request, max_output_tokens=0, price=self._options.price
+                    ),
+                )
+        except TimeoutError:
+            raise self._deadline_error() from None
+        if isinstance(answer, Refusal):
+            raise refused(self._endpoint, answer, retry_after_s=None)
+        return answer
+
+    async def _post_texts(
+        self, texts: tuple[str, ...], request: ChatRequest
+    ) -> ParsedEmbeddings | Refusal:
+        data = await self._send(
+            self._endpoint.embeddings_url,
+            embedding_body(self.embedding_model, texts),
+            request,
+        )
+        if isinstance(data, Refusal):
+            return data
+        try:
+            return parse_embeddings(data, count=len(texts))
+        except MalformedAnswerError as error:
+            cause = f"malformed answer: {error}"
+            raise unavailable(self._endpoint, cause, maybe_billed=True) from None
+
     def _narrow(self, dialect: Dialect) -> None:
         """Take note that the endpoint does not accept or give something."""
         if self.supports_logprobs and not dialect.max_top_logprobs:
@@ -217,23 +307,18 @@ class HttpChatClient:
         self._dialect = dialect
 
     async def _metered(
-        self, request: ChatRequest, dialect: Dialect
-    ) -> ParsedAnswer | Refusal:
+        self, post: Callable[[], Awaitable[P | Refusal]], bound: AttemptBound
+    ) -> P | Refusal:
         """Ask once if the meter lets us, and tell it what that took."""
         if self._closed:
             raise unavailable(self._endpoint, "the client is closed")
         meter = self._options.meter
         if meter is None:
-            return await self._post(request, dialect)
-        bound = attempt_bound(
-            request,
-            max_output_tokens=max_output_tokens(self._endpoint, request),
-            price=self._options.price,
-        )
+            return await post()
         ticket = await meter.begin(bound)
         usage: LMUsage | None = None
         try:
-            answer = await self._post(request, dialect)
+            answer = await post()
             if isinstance(answer, Refusal):
                 usage = LMUsage()
             elif (
@@ -253,14 +338,27 @@ class HttpChatClient:
         self, request: ChatRequest, dialect: Dialect
     ) -> ParsedAnswer | Refusal:
         """Return the answer, or the refusal of a parameter; raise all other failures."""
+        body = request_body(self._endpoint, request, dialect, self._options.extra)
+        data = await self._send(self._endpoint.url, body, request)
+        if isinstance(data, Refusal):
+            return data
+        try:
+            return parse_answer(self._endpoint.wire, data, request)
+        except MalformedAnswerError as error:
+            cause = f"malformed answer: {error}"
+            raise unavailable(self._endpoint, cause, maybe_billed=True) from None
+
+    async def _send(
+        self, url: str, body: bytes, request: ChatRequest
+    ) -> bytes | Refusal:
+        """Return the body of a 200, or the refusal of a parameter; raise all other failures."""
         import aiohttp
 
-        body = request_body(self._endpoint, request, dialect, self._options.extra)
         try:
             async with (
                 asyncio.timeout(self._settings.timeout_s),
                 self._open_session().post(
-                    self._endpoint.url,
+                    url,
                     data=body,
                     allow_redirects=False,
                     proxy=self._endpoint.proxy,
@@ -276,11 +374,7 @@ class HttpChatClient:
             cause = _cause(error)
             raise unavailable(self._endpoint, cause, maybe_billed=sent) from None
         if response.status == HTTPStatus.OK:
-            try:
-                return parse_answer(self._endpoint.wire, data, request)
-            except MalformedAnswerError as error:
-                cause = f"malformed answer: {error}"
-                raise unavailable(self._endpoint, cause, maybe_billed=True) from None
+            return data
         refusal = read_refusal(
             response.status, data, request=request, api_key=self._endpoint.api_key
         )

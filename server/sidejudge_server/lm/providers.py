@@ -137,6 +137,7 @@ class Endpoint:
         model: As configured; what errors and the records of usage say.
         sent_model: As the endpoint calls it.
         url: Full URL of the call.
+        embeddings_url: Full URL of embedding calls; "" on a wire without any.
         api_key: None if there is none.
         missing_key: Variable to set if the provider needs a key and there is none, else "".
         reasoning: True if sampling parameters and log probabilities are refused.
@@ -148,6 +149,7 @@ class Endpoint:
     sent_model: str
     wire: Wire
     url: str
+    embeddings_url: str
     api_key: str | None = field(repr=False)
     key_header: str
     missing_key: str
@@ -211,6 +213,7 @@ def resolve(settings: LMSettings, environment: Mapping[str, str]) -> Endpoint:
         sent_model=name,
         wire=provider.wire,
         url=_call_url(base_url, provider.wire),
+        embeddings_url=_embeddings_url(base_url, provider.wire),
         api_key=api_key,
         key_header=provider.key_header,
         missing_key=missing,
@@ -234,6 +237,13 @@ def _call_url(base_url: str, wire: Wire) -> str:
     else:
         path += "/messages" if path.endswith("/v1") else "/v1/messages"
     return parts._replace(path=path).geturl()
+
+
+def _embeddings_url(base_url: str, wire: Wire) -> str:
+    if wire is not Wire.OPENAI:
+        return ""
+    parts = urlsplit(base_url)
+    return parts._replace(path=parts.path.rstrip("/") + "/embeddings").geturl()
 
 
 def _proxy(base_url: str, environment: Mapping[str, str]) -> str | None:

@@ -12,7 +12,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from sidejudge_server.judges.memory import MAX_MEMORY_BYTES, MAX_MEMORY_EXAMPLES
 from sidejudge_server.judges.types import (
     ConfidenceSource,
     JudgeProgram,
@@ -104,8 +103,7 @@ def with_head(
         memory = remembered(
             (*train, *validation),
             base=memory or Memory(),
-            max_examples=MAX_MEMORY_EXAMPLES,
-            max_bytes=MAX_MEMORY_BYTES,
+            scorer=scorer,
         )
     if not items or not memory.examples:
         return None

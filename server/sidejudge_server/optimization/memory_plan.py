@@ -26,6 +26,8 @@ MAX_BATCHES = 3
 _BOUND = 60
 _BOUND_EXAMPLES = 50
 _CALLS_PER_FURTHER_EXAMPLE = 2
+_EMBEDDING_CALLS = 4
+"""Where there is an embedding model: training, looked-at, other validation and held-out examples."""
 _SMALLEST_LOOK = 4
 
 
@@ -51,5 +53,6 @@ def first_look(train: int, validation: int) -> int:
         validation: Validation examples.
     """
     test = round(validation * SHARES[Split.TEST] / SHARES[Split.VALIDATION])
-    left = call_bound(train + validation + test) - MAX_BATCHES - validation - test
+    kept = MAX_BATCHES + _EMBEDDING_CALLS + validation + test
+    left = call_bound(train + validation + test) - kept
     return min(validation, max(_SMALLEST_LOOK, left // (CANDIDATES - 1)))

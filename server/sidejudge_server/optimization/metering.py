@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from sidejudge_server.errors import JudgeOutputError, LMError, LMRequestError
-from sidejudge_server.lm.types import ChatClient, ChatRequest, ChatResponse
+from sidejudge_server.lm.types import (
+    ChatClient,
+    ChatRequest,
+    ChatResponse,
+    EmbeddingClient,
+    Embeddings,
+)
 from sidejudge_server.optimization.faults import RunAborted, work_dir_error
 from sidejudge_server.optimization.outage import Outage
 from sidejudge_server.optimization.spending import PURPOSE, Purpose, SpendMeter
 
 __all__ = ["AnswerTally", "MeteredClient"]
+
+T = TypeVar("T")
 
 MAX_UNUSABLE_SHARE = 0.2
 MIN_ANSWERS = 20
@@ -118,15 +127,35 @@ class MeteredClient:
             RunAborted: The model did not deliver.
             LMRequestError: The request was refused and the client is tolerant.
         """
-        with self._meter.call():
-            return await self._complete(request, timeout_s)
+        response = await self._paid(
+            lambda: self._client.complete(request, timeout_s=timeout_s)
+        )
+        self._meter.answered(self._purpose, cached=response.usage.calls == 0)
+        return response
 
-    async def _complete(
-        self, request: ChatRequest, timeout_s: float | None
-    ) -> ChatResponse:
+    @property
+    def embedding_model(self) -> str:
+        """The embedding model of the client; "" if it has none."""
+        return str(getattr(self._client, "embedding_model", ""))
+
+    async def embed(
+        self, texts: tuple[str, ...], *, timeout_s: float | None = None
+    ) -> Embeddings:
+        """Return a vector per text; raises as `complete`."""
+        client = self._client
+        if not isinstance(client, EmbeddingClient):
+            raise TypeError(f"{self.model} does not embed")
+        return await self._paid(lambda: client.embed(texts, timeout_s=timeout_s))
+
+    async def _paid(self, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Ask within the budget, and turn what the model does not deliver into what ends a run."""
+        with self._meter.call():
+            return await self._within_budget(ask)
+
+    async def _within_budget(self, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
         purpose = PURPOSE.set(self._purpose)
         # Tasks take a copy of the context with them.
-        call = asyncio.ensure_future(self._ask(request, timeout_s))
+        call = asyncio.ensure_future(self._ask(ask))
         PURPOSE.reset(purpose)
         time_is_up = self._meter.stop_signal(self._purpose)
         try:
@@ -135,7 +164,7 @@ class MeteredClient:
             await asyncio.wait(both, return_when=first)
             if not call.done():
                 raise time_is_up.result()
-            response = call.result()
+            return call.result()
         except LMError as error:
             if self._tolerant and isinstance(error, LMRequestError):
                 raise
@@ -145,15 +174,12 @@ class MeteredClient:
         finally:
             call.cancel()
             time_is_up.cancel()
-        self._meter.answered(self._purpose, cached=response.usage.calls == 0)
-        return response
 
-    async def _ask(self, request: ChatRequest, timeout_s: float | None) -> ChatResponse:
+    async def _ask(self, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
         if self._outage is None:
-            return await self._client.complete(request, timeout_s=timeout_s)
+            return await ask()
         return await self._outage.ask(
-            lambda: self._client.complete(request, timeout_s=timeout_s),
-            before_waiting=lambda: self._meter.raise_if_stopped(self._purpose),
+            ask, before_waiting=lambda: self._meter.raise_if_stopped(self._purpose)
         )
 
     async def close(self) -> None:

@@ -25,7 +25,7 @@ from sidejudge_server.judges.decision import (
 )
 from sidejudge_server.judges.dspy_judge import JudgeModule
 from sidejudge_server.judges.evaluator import evaluate, query_vector, recalled_for
-from sidejudge_server.judges.retrieval import similarities
+from sidejudge_server.judges.retrieval import retrieval_text, similarities
 from sidejudge_server.judges.types import (
     ConfidenceSource,
     JudgeInput,
@@ -39,7 +39,7 @@ from sidejudge_server.judges.types import (
     Verdict,
     VerdictProbabilities,
 )
-from sidejudge_server.lm.types import ChatClient
+from sidejudge_server.lm.types import ChatClient, EmbeddingClient
 from sidejudge_server.optimization.faults import (
     RunAborted,
     error_of,
@@ -137,11 +137,41 @@ class Scorer:
             RunCancelled: The run was cancelled.
         """
         asked = plain(program)
+        if asked.memory is not None and asked.memory.shown:
+            self.embed(asked.memory, [item.input for item in items])
         found = self._blocking.run(self._all(asked, items))
         digest = program_digest(asked)
         for item, answer in zip(items, found, strict=True):
             self._recorded[digest, item.example_id] = answer
         return found
+
+    @property
+    def embedding_model(self) -> str:
+        """The model by which items are compared; "" for words."""
+        return str(getattr(self._client, "embedding_model", ""))
+
+    def embed(
+        self, memory: Memory, inputs: Sequence[JudgeInput]
+    ) -> tuple[tuple[float, ...], ...]:
+        """Return vectors of items in as few calls as possible; the run's cache has them from then on.
+
+        Args:
+            memory: Says by which model; none are returned for one that compares words.
+            inputs: Of the items.
+
+        Raises:
+            BudgetExhausted: The budget does not allow it.
+            RunAborted: The embedding model did not deliver.
+            RunCancelled: The run was cancelled.
+        """
+        client = self._client
+        if not memory.embedding_model or not isinstance(client, EmbeddingClient):
+            return ()
+        texts = tuple(retrieval_text(item) for item in inputs)
+        distinct = tuple(dict.fromkeys(texts))
+        found = self._blocking.run(client.embed(distinct)).vectors
+        vectors = dict(zip(distinct, found, strict=True))
+        return tuple(vectors[text] for text in texts)
 
     def recorded(
         self, program: JudgeProgram, items: Sequence[LabelledItem]
@@ -167,6 +197,7 @@ class Scorer:
             RunAborted: The embedding model did not deliver.
             RunCancelled: The run was cancelled.
         """
+        self.embed(memory, [item.input for item in items])
         return self._blocking.run(self._similarities(memory, items))
 
     def recalled(
@@ -180,6 +211,8 @@ class Scorer:
         """
         if program.head is None:
             return [Recalled() for _ in items]
+        if program.memory is not None:
+            self.embed(program.memory, [item.input for item in items])
         return self._blocking.run(self._recalled(program, items))
 
     def quality(

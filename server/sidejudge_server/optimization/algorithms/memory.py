@@ -13,7 +13,6 @@ from dataclasses import replace
 
 from sidejudge_server.errors import LMRequestError
 from sidejudge_server.judges.fields import input_to_fields
-from sidejudge_server.judges.memory import MAX_MEMORY_BYTES, MAX_MEMORY_EXAMPLES
 from sidejudge_server.judges.types import (
     JudgeInput,
     JudgeProgram,
@@ -153,8 +152,7 @@ def _showing(
     memory = remembered(
         items,
         base=replace(start.memory or Memory(), shown=min(shown, len(items))),
-        max_examples=MAX_MEMORY_EXAMPLES,
-        max_bytes=MAX_MEMORY_BYTES,
+        scorer=context.models.scorer,
     )
     return replace(start, memory=memory) if memory.examples else None
 
