@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from sidejudge.v1 import evaluation_pb2, judge_pb2
 from sidejudge_server.cli.demo.sidecar import DemoSidecar
+from sidejudge_server.cli.evaluate import influence_words
 from tests.cli.commands import Command
 
 
@@ -196,3 +198,17 @@ def test_estimate_is_printed_and_nothing_starts(
     assert "not ready" in shown.out
     assert call(*argv, "--json").json["estimate"]["lm_calls"]
     assert call("optimizations", "list", "--json").json == {}
+
+
+def test_corrections_behind_an_answer_are_named() -> None:
+    """A weight is shown only where a learned head gave one."""
+    influence = evaluation_pb2.Influence(
+        training_example="trainingExamples/x",
+        verdict=judge_pb2.VERDICT_FAIL,
+        similarity=0.834,
+    )
+    assert influence_words(influence) == "x: fail, 83% similar"
+    influence.weight = -1.5
+    assert influence_words(influence) == "x: fail, 83% similar, weight -1.50"
+    scored = evaluation_pb2.Influence(training_example="trainingExamples/y", score=0.25)
+    assert influence_words(scored) == "y: 0.25, 0% similar"

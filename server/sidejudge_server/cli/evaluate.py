@@ -25,7 +25,13 @@ from sidejudge_server.cli.printing import (
 )
 from sidejudge_server.judges.types import JudgeInput, Verdict
 
-__all__ = ["answer_text", "list_evaluations", "run", "show_evaluation"]
+__all__ = [
+    "answer_text",
+    "influence_words",
+    "list_evaluations",
+    "run",
+    "show_evaluation",
+]
 
 _TEXT_OPTIONS = ("artifact", "context", "ground_truth", "task_context", "agent_output")
 
@@ -133,6 +139,7 @@ def _print_evaluation(evaluation: evaluation_pb2.Evaluation) -> None:
             ),
             ("reasoning", rubric.reasoning if scored else judgment.reasoning),
             *(("suggestion", s) for s in rubric.suggestions),
+            *(("because of", influence_words(i)) for i in evaluation.influences),
             ("judge", short(evaluation.judge_version)),
             ("evaluation", short(evaluation.name)),
             (
@@ -141,6 +148,17 @@ def _print_evaluation(evaluation: evaluation_pb2.Evaluation) -> None:
             ),
         ]
     )
+
+
+def influence_words(influence: evaluation_pb2.Influence) -> str:
+    """Return a correction that had to do with an answer, in a few words."""
+    label = (
+        verdict_word(influence.verdict)
+        if influence.WhichOneof("label") == "verdict"
+        else number(influence.score, digits=2)
+    )
+    words = f"{short(influence.training_example)}: {label}, {influence.similarity:.0%} similar"
+    return f"{words}, weight {influence.weight:+.2f}" if influence.weight else words
 
 
 def _cost(usage: evaluation_pb2.Usage) -> str:
