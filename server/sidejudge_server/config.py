@@ -146,6 +146,8 @@ class OptimizationSettings:
 
     worker_silence_s: float = 60.0
     """A worker process from which nothing was heard for so long is ended; it reports every second."""
+    journal_days: float = 7.0
+    """How long a run that did not succeed can be resumed; 0 keeps nothing of it but its log."""
 
     default_lm_calls: int = 20_000
     """Scales the default number of trials: as many as this many task-model calls allow."""
@@ -191,6 +193,7 @@ _VARIABLES: dict[str, tuple[str, str]] = {
     "SIDEJUDGE_LM_OUTAGE_S": ("optimization", "lm_outage_s"),
     "SIDEJUDGE_WORKER_MEMORY_MB": ("optimization", "worker_memory_mb"),
     "SIDEJUDGE_WORKER_SILENCE_S": ("optimization", "worker_silence_s"),
+    "SIDEJUDGE_JOURNAL_DAYS": ("optimization", "journal_days"),
     "SIDEJUDGE_DEFAULT_LM_CALLS": ("optimization", "default_lm_calls"),
     **{
         f"SIDEJUDGE_{prefix}{name.upper()}": (section, name)
@@ -228,6 +231,7 @@ _NOT_NEGATIVE = {
     "max_retries",
     "drain_s",
     "lm_outage_s",
+    "journal_days",
     "min_examples",
     "recommended_examples",
     "input_usd_per_mtok",

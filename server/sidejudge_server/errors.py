@@ -9,6 +9,7 @@ SidejudgeError
 ├── ConflictError               somebody else was faster (etag, parallel optimization)
 ├── OverloadedError             come back after ``retry_after_s``
 ├── StorageUnavailableError     nothing was written
+├── ServerStoppingError         come back when the server has started again
 ├── DeadlineError               the caller's time is up
 ├── WorkerMemoryError           a run took more memory than it may
 ├── WorkDirError                a run cannot write to its work directory
@@ -47,6 +48,7 @@ __all__ = [
     "MetricError",
     "NotFoundError",
     "OverloadedError",
+    "ServerStoppingError",
     "SidejudgeError",
     "StorageUnavailableError",
     "WorkDirError",
@@ -164,6 +166,12 @@ class OverloadedError(SidejudgeError):
 
 class StorageUnavailableError(SidejudgeError):
     """The database did not take the write; nothing was acknowledged."""
+
+    code = "UNAVAILABLE"
+
+
+class ServerStoppingError(SidejudgeError):
+    """The server stops; what was asked for goes on after its next start."""
 
     code = "UNAVAILABLE"
 

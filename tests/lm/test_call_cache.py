@@ -34,7 +34,7 @@ def test_answers_survive_the_process(stand_in, tmp_path):
     second, cache = asyncio.run(_ask_all(stand_in.base_url, path, requests))
 
     assert stand_in.call_count == 2
-    assert (cache.hits, cache.misses) == (2, 0)
+    assert (cache.hits, cache.replayed, cache.misses) == (0, 2, 0)
     assert [(a.text, a.logprobs) for a in first] == [
         (a.text, a.logprobs) for a in second
     ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +48,15 @@ class Running:
             await events.aclose()
         raise AssertionError(kind)
 
+    async def kill_worker(self, optimization_id, *, but=()):
+        """Kill the worker process of a run, once it has one whose id is not in ``but``."""
+        while True:
+            status = self.executor.status(optimization_id)
+            if status.alive and status.pid not in but:
+                os.kill(status.pid, signal.SIGKILL)
+                return status.pid
+            await asyncio.sleep(0.01)
+
     async def train(self, judge_id="safety", *, count=100, word="WORD"):
         """Import labelled examples; the judge is wrong on a third unless told the word."""
         items = []
@@ -71,6 +83,7 @@ async def running(
     entry=searches_until_cancelled,
     resolve_lm=None,
     limits=None,
+    lm=None,
     **optimization,
 ):
     """Open the database and start the services; stop everything in the end.
@@ -81,12 +94,16 @@ async def running(
         entry: What worker processes run; None for the real worker.
         resolve_lm: How workers reach a model; None for as configured.
         limits: What workers may do; None for anything.
+        lm: Further fields of the model's settings.
         optimization: Settings of optimizations.
     """
     settings = Settings(
         storage=replace(Settings().storage, path=path / "test.duckdb"),
-        task_lm=LMSettings(
-            model="openai/stand-in", base_url=base_url, api_key="k", max_retries=0
+        task_lm=replace(
+            LMSettings(
+                model="openai/stand-in", base_url=base_url, api_key="k", max_retries=0
+            ),
+            **(lm or {}),
         ),
         optimization=OptimizationSettings(**optimization),
     )

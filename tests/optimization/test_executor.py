@@ -127,7 +127,7 @@ def test_closing_ends_all_runs():
         return last, executor.status("a").alive
 
     last, alive = asyncio.run(scenario())
-    assert last == {"kind": "cancelled"}
+    assert last == {"kind": "crashed", "exit_code": -signal.SIGKILL}
     assert not alive
 
 

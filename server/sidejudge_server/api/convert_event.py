@@ -95,6 +95,10 @@ def _fill(
             message.best_improved.score = payload["score"]
         case EventKind.WARNING:
             message.warning.message = payload["message"]
+        case EventKind.RESUMED:
+            message.resumed.reason = payload["reason"]
+            message.resumed.resume_count = payload["resume_count"]
+            message.resumed.answers_kept = payload["answers_kept"]
         case EventKind.HEARTBEAT:
             message.heartbeat.progress.CopyFrom(progress_message(payload["progress"]))
         case _:

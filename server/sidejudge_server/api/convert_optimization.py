@@ -32,13 +32,14 @@ from sidejudge_server.api.names import (
 from sidejudge_server.api.status import DOMAIN
 from sidejudge_server.api.validate import Checker
 from sidejudge_server.optimization.budget import OptimizationBudget
+from sidejudge_server.optimization.new_run import CreateOptimization
 from sidejudge_server.optimization.plan import (
     AlgorithmName,
     Auto,
     InstructionSource,
     OptimizationConfig,
 )
-from sidejudge_server.optimization.queue import CreateOptimization
+from sidejudge_server.optimization.resume import ResumeOptimization
 from sidejudge_storage import OptimizationFilter
 from sidejudge_storage.records import OptimizationEventRecord, OptimizationRecord
 
@@ -50,6 +51,7 @@ __all__ = [
     "optimization_message",
     "phase_value",
     "progress_message",
+    "resume_command",
     "trial_from_record",
     "trial_message",
 ]
@@ -121,6 +123,23 @@ def create_command(
         request_id=identity,
         budget=budget,
     )
+
+
+def resume_command(
+    checker: Checker,
+    request: optimization_service_pb2.ResumeOptimizationRequest,
+) -> ResumeOptimization:
+    """Read what to go on with; ranges of the bounds are the domain's to check.
+
+    Raises:
+        InvalidRequestError: Fields are wrong; all violations at once.
+    """
+    run_id = checker.resource("name", request.name, "optimizations")
+    bounds = budget_bounds(request.budget)
+    budget = OptimizationBudget().with_bounds(bounds)
+    checker.violations.extend(budget.violations(prefix="budget."))
+    request_id = checker.last_request_id(request.request_id)
+    return ResumeOptimization(checker.passed(run_id), bounds, request_id)
 
 
 def config_from(at: Checker, config: pb.OptimizationConfig) -> OptimizationConfig:

@@ -17,6 +17,7 @@ from sidejudge_server.api.convert_optimization import (
     create_command,
     optimization_filter,
     optimization_message,
+    resume_command,
     trial_from_record,
 )
 from sidejudge_server.api.convert_policy import (
@@ -152,6 +153,15 @@ class OptimizationServicer(OptimizationServiceServicer):
         """Ask a run to stop."""
         record = await self._service.cancel(self._id("name", request.name))
         return pb.CancelOptimizationResponse(optimization=optimization_message(record))
+
+    async def ResumeOptimization(
+        self, request: pb.ResumeOptimizationRequest, context: object
+    ) -> pb.ResumeOptimizationResponse:
+        """Go on with a run."""
+        checker = Checker(self._max_text_chars)
+        command = resume_command(checker, request)
+        record = await self._service.resume(command)
+        return pb.ResumeOptimizationResponse(optimization=optimization_message(record))
 
     def _command(
         self,

@@ -27,6 +27,7 @@ _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
 # Failures in a row; the connection itself tries for some 3 seconds before each: about a minute.
 _PATIENCE = 10
+_PASSING = {"", "SERVER_STOPPING"}
 
 
 @dataclass(slots=True)
@@ -72,6 +73,10 @@ class RunState:
             return [f"best so far: trial {trial} with {event.best_improved.score:.3f}"]
         elif kind == "warning":
             return [f"warning: {event.warning.message}"]
+        elif kind == "resumed":
+            self.phase = "resumed"
+            kept = event.resumed.answers_kept
+            return [f"goes on: {event.resumed.reason} ({kept} answers kept)"]
         elif kind == "instruction_proposed" and event.instruction_proposed.refusal:
             return [f"instruction refused: {event.instruction_proposed.refusal}"]
         return []
@@ -215,6 +220,7 @@ def follow(
         grpc.RpcError: The sidecar answered an error.
     """
     token, failures = "", 0
+    ended: optimization_pb2.Optimization | None = None
     while True:
         reason = "the stream ended early"
         try:
@@ -226,17 +232,21 @@ def follow(
                 failures = 0
                 token = answer.event.resume_token or token
                 view.show(answer.event)
+                # A run that was resumed goes on after it.
+                ended = None
                 if answer.event.HasField("finished"):
-                    run: optimization_pb2.Optimization
-                    run = answer.event.finished.optimization
-                    return run
+                    ended = answer.event.finished.optimization
+            if ended is not None:
+                return ended
         except grpc.RpcError as error:
             gone = isinstance(error, grpc.Call) and error.code() in {
                 grpc.StatusCode.UNAVAILABLE,
                 grpc.StatusCode.CANCELLED,
             }
-            if not gone or reason_of(error):
+            if not gone or reason_of(error) not in _PASSING:
                 raise
+            if ended is not None:
+                return ended
             reason = error.details() or "no connection"
         failures += 1
         if failures > patience:

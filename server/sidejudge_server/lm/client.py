@@ -21,7 +21,7 @@ from sidejudge_server.lm.pricing import FREE, price_of
 from sidejudge_server.lm.providers import resolve
 from sidejudge_server.lm.types import ChatClient
 
-__all__ = ["create_client"]
+__all__ = ["create_client", "model_identity"]
 
 
 def create_client(
@@ -66,3 +66,22 @@ def create_client(
         meter=meter,
     )
     return HttpChatClient(settings, resolve(settings, {}), options=options)
+
+
+def model_identity(
+    settings: LMSettings, *, environment: Mapping[str, str] | None = None
+) -> str:
+    """Return what cached answers of a model belong to, without connecting to anything.
+
+    Args:
+        settings: Which model and how to reach it.
+        environment: Variables that may hold addresses; None takes the process's.
+
+    Raises:
+        ConfigError: The model string is not of the form provider/model, or lacks an address.
+    """
+    known = CATALOGUE.get(settings.model.removeprefix(LOCAL_PREFIX))
+    if settings.model.startswith(LOCAL_PREFIX) and known is not None:
+        return known.identity
+    environment = os.environ if environment is None else environment
+    return resolve(settings, environment).identity

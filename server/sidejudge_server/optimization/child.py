@@ -6,11 +6,13 @@ environment that it reads at import is in place.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -20,12 +22,17 @@ from typing import Any
 from sidejudge_server.optimization.faults import error_document, work_dir_error
 from sidejudge_server.optimization.memory_limit import set_memory_limit
 
-__all__ = ["MEMORY_LIMIT_KEY", "Channel", "child_main"]
+__all__ = ["LEAVE_S", "MEMORY_LIMIT_KEY", "Channel", "child_main"]
 
 MEMORY_LIMIT_KEY = "memory_limit_bytes"
 """Beside the fields of a spec: what the process may use; None for no limit."""
 
 EXIT_ORPHANED = 75
+EXIT_LOCKED = 76
+LEAVE_S = 10.0
+"""How long a worker may take to leave: it waits for answers that are paid for already."""
+_LOCK_S = LEAVE_S + 5.0
+_LOCK_POLL_S = 0.05
 _PRIVATE_FILE = 0o600
 _PRIVATE_DIRECTORY = 0o700
 
@@ -38,6 +45,7 @@ class Channel:
         self._lock = threading.Lock()
         self._on_cancel: list[Callable[[], None]] = []
         self._cancelled = False
+        self._on_leave: list[Callable[[float], None]] = []
 
     def receive_spec(self) -> dict[str, Any]:
         """Return the first message.
@@ -49,13 +57,10 @@ class Channel:
         return spec
 
     def send(self, event: Mapping[str, Any]) -> None:
-        """Send one event. If the server is gone, so is this process."""
+        """Send one event. If the server is gone, this process leaves too and the event is lost."""
         message = json.dumps(event, allow_nan=False).encode()
-        with self._lock:
-            try:
-                self._connection.send_bytes(message)
-            except OSError:
-                os._exit(EXIT_ORPHANED)
+        with self._lock, suppress(OSError):
+            self._connection.send_bytes(message)
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
         """Call back, from another thread, when the server asks to stop; at once if it has."""
@@ -65,8 +70,17 @@ class Channel:
         if cancelled:
             callback()
 
+    def on_leave(self, callback: Callable[[float], None]) -> None:
+        """Call back, from another thread, when the process has to leave.
+
+        Args:
+            callback: Gets the seconds that it may take to keep what would be lost.
+        """
+        with self._lock:
+            self._on_leave.append(callback)
+
     def watch(self) -> None:
-        """Start the thread that listens to the server and dies with it."""
+        """Start the thread that listens to the server and leaves with it."""
         threading.Thread(target=self._watch, name="lifeline", daemon=True).start()
 
     def _watch(self) -> None:
@@ -74,14 +88,31 @@ class Channel:
             try:
                 message = json.loads(self._connection.recv_bytes())
             except (EOFError, OSError, ValueError):
-                # No clean-up: whatever the worker does now, nobody will ever see it.
-                os._exit(EXIT_ORPHANED)
+                message = {"command": "leave"}
+            if message.get("command") == "leave":
+                self._leave()
             if message.get("command") == "cancel":
                 with self._lock:
                     self._cancelled = True
                     callbacks = tuple(self._on_cancel)
                 for callback in callbacks:
                     callback()
+
+    def _leave(self) -> None:
+        """End the process, but keep what would be lost with it."""
+        with self._lock:
+            callbacks = tuple(self._on_leave)
+        last_moment = time.monotonic() + LEAVE_S
+        threads = [
+            threading.Thread(target=callback, args=(LEAVE_S,), daemon=True)
+            for callback in callbacks
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, last_moment - time.monotonic()))
+        # No further clean-up: whatever the worker does now, nobody will ever see it.
+        os._exit(EXIT_ORPHANED)
 
 
 def child_main(connection: Connection) -> None:
@@ -124,6 +155,7 @@ def _enter_work_dir(work_dir: Path) -> None:
     server's log.
     """
     work_dir.mkdir(mode=_PRIVATE_DIRECTORY, parents=True, exist_ok=True)
+    _lock(work_dir)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     log = os.open(work_dir / "worker.log", flags, _PRIVATE_FILE)
     os.dup2(log, 1)
@@ -133,6 +165,25 @@ def _enter_work_dir(work_dir: Path) -> None:
     # Without it the first call fetches a price list from the internet, with retries.
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "true"
     os.environ["OMP_WAIT_POLICY"] = "passive"
+
+
+def _lock(work_dir: Path) -> None:
+    """Wait until no other worker uses the run's directory; the lock goes with the process.
+
+    The worker of a server that was killed may still be waiting for answers that the run will need.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+    lock = os.open(work_dir / "lock", flags, _PRIVATE_FILE)
+    last_moment = time.monotonic() + _LOCK_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > last_moment:
+                os._exit(EXIT_LOCKED)
+            time.sleep(_LOCK_POLL_S)
+        else:
+            return
 
 
 def _work(spec: dict[str, Any], channel: Channel) -> None:

@@ -4,13 +4,15 @@ The fork server starts before gRPC, DuckDB and any thread exist, so workers inhe
 preloads only the light module of the child: a run pays a second for its imports, an idle sidecar
 pays nothing for them.
 
-The pipe carries JSON both ways: a spec and "cancel" down, events up. Its end is also the lifeline: a
-worker that sees it close exits at once, so a killed server leaves no orphans.
+The pipe carries JSON both ways: a spec, "cancel" and "leave" down, events up. Its end is also the
+lifeline: a worker that sees it close makes no further call, keeps the answers of those that it has made,
+and exits within `child.LEAVE_S`, so a killed server leaves no orphans.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import multiprocessing
 import threading
@@ -95,8 +97,12 @@ class Executor(Protocol):
         """Return what is known of a run; an unknown one is not alive."""
         ...
 
-    async def close(self) -> None:
-        """Kill all runs and wait for their ends."""
+    async def close(self, *, grace_s: float = 0.0) -> None:
+        """End all runs; ``events`` of one that was not finished ends with ``crashed``.
+
+        Args:
+            grace_s: Time for workers to keep the answers of calls that they have made.
+        """
         ...
 
 
@@ -137,6 +143,7 @@ class LocalExecutor:
         self._limits = limits or WorkerLimits()
         self._runs: dict[str, _Run] = {}
         self._ended: dict[str, RunStatus] = {}
+        self._closed = False
 
     async def submit(self, run_id: str, spec: Mapping[str, Any]) -> None:
         """Start a run; see `Executor.submit`."""
@@ -155,6 +162,11 @@ class LocalExecutor:
             raise
         finally:
             theirs.close()
+        if self._closed:
+            process.kill()
+            await asyncio.to_thread(process.join, _JOIN_S)
+            ours.close()
+            raise OSError("the executor is closed")
         run = _Run(process, ours, asyncio.Queue(), Watchdog(self._limits))
         self._runs[run_id] = run
         loop = asyncio.get_running_loop()
@@ -196,15 +208,11 @@ class LocalExecutor:
             return self._ended.get(run_id, RunStatus(False, None, None))
         return _status(run.process)
 
-    async def close(self) -> None:
-        """Kill all runs and wait for their ends."""
+    async def close(self, *, grace_s: float = 0.0) -> None:
+        """End all runs; see `Executor.close`. Nothing can be submitted afterwards."""
+        self._closed = True
         runs = list(self._runs.values())
-        for run in runs:
-            run.cancelled = True
-            run.process.kill()
-        for run in runs:
-            if run.reader is not None:
-                await asyncio.to_thread(run.reader.join, _JOIN_S)
+        await asyncio.gather(*(_leave(run, grace_s) for run in runs))
 
     async def _watch(self, run: _Run) -> None:
         """End a worker that breaks its limits."""
@@ -284,6 +292,18 @@ def _send(run: _Run, message: bytes) -> None:
             run.connection.send_bytes(message)
         except OSError:
             return
+
+
+async def _leave(run: _Run, grace_s: float) -> None:
+    """Ask a worker to leave, and kill it if it has not left in time."""
+    if grace_s > 0:
+        await asyncio.to_thread(_send, run, b'{"command": "leave"}')
+        if run.reader is not None:
+            await asyncio.to_thread(run.reader.join, grace_s)
+    with contextlib.suppress(ValueError):  # it has ended and was forgotten meanwhile
+        run.process.kill()
+    if run.reader is not None:
+        await asyncio.to_thread(run.reader.join, _JOIN_S)
 
 
 def _status(process: ForkServerProcess) -> RunStatus:

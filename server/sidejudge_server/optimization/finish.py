@@ -19,6 +19,7 @@ from sidejudge_server.judges.codec import (
     program_from_json,
 )
 from sidejudge_server.judges.registry import JudgeRegistry
+from sidejudge_server.judges.types import JudgeProgram
 from sidejudge_server.judges.versions import Lineage
 from sidejudge_server.optimization.budget import OptimizationBudget
 from sidejudge_server.optimization.gate_decision import Outcome, Stage
@@ -38,12 +39,11 @@ from sidejudge_server.optimization.run_log import LiveRun
 from sidejudge_server.optimization.shadow import ShadowCandidates
 from sidejudge_server.optimization.spec import EventKind
 from sidejudge_server.optimization.stops import StopReason
-from sidejudge_storage import Command, OptimizationRecord, Storage
+from sidejudge_storage import Command, OptimizationRecord
 
 __all__ = ["Finisher"]
 
 _AUTHOR = "sidejudge"
-_PAGE = 500
 
 
 def _budget(record: OptimizationRecord) -> OptimizationBudget:
@@ -54,13 +54,11 @@ class Finisher:
     """Ends runs: stores the candidate as a version, deploys it if asked to, writes the last event.
 
     The version comes first, then the deployment, then the run's row with its last event. A server
-    that dies in between finds the version by the run's id when it starts again and makes no other.
+    that dies in between goes on with the run when it starts again, comes to the same program, and
+    finds its version there.
     """
 
-    def __init__(
-        self, storage: Storage, registry: JudgeRegistry, shadows: ShadowCandidates
-    ) -> None:
-        self._storage = storage
+    def __init__(self, registry: JudgeRegistry, shadows: ShadowCandidates) -> None:
         self._registry = registry
         self._shadows = shadows
 
@@ -72,7 +70,7 @@ class Finisher:
             last: A final event: result, failed, cancelled or crashed.
 
         Raises:
-            StorageUnavailableError: The end could not be stored; the next start ends the run.
+            StorageUnavailableError: The end could not be stored; the next start goes on with the run.
         """
         kind = EventKind(last["kind"])
         if kind is EventKind.RESULT:
@@ -86,22 +84,16 @@ class Finisher:
             error = RunError(**last["error"])
         await self._stop(run, error, version=version)
 
-    async def abandon(self, record: OptimizationRecord) -> None:
-        """End a run that was going when the server died."""
-        run_id = record.optimization_id
-        best, last_sequence = None, 0
-        while page := await self._storage.optimizations.events(
-            run_id, after_sequence=last_sequence, limit=_PAGE
-        ):
-            last_sequence = page[-1].sequence
-            for event in page:
-                if event.kind == EventKind.BEST_IMPROVED.value:
-                    best = json.loads(event.payload_json)
-        run = LiveRun(record, self._storage, sequence=last_sequence)
-        run.best = best
+    async def abandon(self, run: LiveRun, *, cause: str) -> None:
+        """End a run that was going when the server died, keeping its best version.
+
+        Args:
+            run: With its log. One that was to be cancelled is cancelled now.
+            cause: Why any other cannot go on.
+        """
         version = await self._keep_best(run)
-        asked_to_stop = record.state == "cancelling"
-        error = None if asked_to_stop else server_restarted(run_id)
+        asked_to_stop = run.record.state == "cancelling"
+        error = None if asked_to_stop else server_restarted(run.run_id, cause)
         await self._stop(run, error, version=version)
 
     async def _stop(
@@ -273,13 +265,16 @@ class Finisher:
         *,
         metrics: Mapping[str, float],
     ) -> int | None:
-        existing = self._existing(record)
-        if existing is not None or program_json is None:
+        if program_json is None:
+            return self._existing(record)
+        program = program_from_json(program_json)
+        existing = self._existing(record, program)
+        if existing is not None:
             return existing
         try:
             version = await self._registry.add_version(
                 record.judge_id,
-                program_from_json(program_json),
+                program,
                 origin="optimization",
                 parent_version=record.baseline_version,
                 optimization_id=record.optimization_id,
@@ -295,8 +290,15 @@ class Finisher:
             return None  # the judge was deleted while the run was going
         return version.version
 
-    def _existing(self, record: OptimizationRecord) -> int | None:
-        """Return the version that this run has made already, if it has."""
+    def _existing(
+        self, record: OptimizationRecord, program: JudgeProgram | None = None
+    ) -> int | None:
+        """Return the last version that this run has made already, if it has.
+
+        Args:
+            record: The run. One that was resumed may have left a version behind before.
+            program: Only a version with this program.
+        """
         try:
             versions = self._registry.list_versions(record.judge_id)
         except NotFoundError:
@@ -304,8 +306,9 @@ class Finisher:
         return next(
             (
                 v.version
-                for v in versions
+                for v in sorted(versions, key=lambda v: -v.version)
                 if v.optimization_id == record.optimization_id
+                and (program is None or v.program == program)
             ),
             None,
         )

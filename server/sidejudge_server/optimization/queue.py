@@ -4,38 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from sidejudge_server.config import LMSettings, Settings
-from sidejudge_server.errors import (
-    ConflictError,
-    FailedPreconditionError,
-    InvalidRequestError,
-    NotFoundError,
-)
+from sidejudge_server.errors import InvalidRequestError, NotFoundError
 from sidejudge_server.judges.codec import canonical_json
 from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.judges.requests import Claim, RequestLog
-from sidejudge_server.judges.versions import Judge, JudgeVersion
-from sidejudge_server.optimization.budget import (
-    OptimizationBudget,
-    unpriced_models,
-)
-from sidejudge_server.optimization.estimate import RunEstimate
+from sidejudge_server.optimization.budget import unpriced_models
 from sidejudge_server.optimization.estimator import Estimator, Preview
 from sidejudge_server.optimization.executor import Executor
 from sidejudge_server.optimization.finish import Finisher
+from sidejudge_server.optimization.journal import Journal, JournalError, Journals
 from sidejudge_server.optimization.ladder import planned_trials
-from sidejudge_server.optimization.plan import (
-    InstructionSource,
-    OptimizationConfig,
-    SearchPlan,
-    within_trials,
+from sidejudge_server.optimization.new_run import (
+    CreateOptimization,
+    check_ready,
+    in_progress,
+    new_journal,
+    new_record,
 )
-from sidejudge_server.optimization.planning import completed_config, plan_for
+from sidejudge_server.optimization.plan import OptimizationConfig, within_trials
+from sidejudge_server.optimization.planning import plan_for
+from sidejudge_server.optimization.resume import (
+    ASKED,
+    RESTARTED,
+    Reopened,
+    ResumeOptimization,
+    Resumer,
+    new_budget,
+    not_resumable,
+    resumed_changes,
+    resumed_payload,
+)
 from sidejudge_server.optimization.run_log import (
     LiveRun,
     WatchEvent,
@@ -50,42 +54,18 @@ from sidejudge_server.optimization.spec import (
     Phase,
     Progress,
 )
-from sidejudge_server.training.readiness import Readiness, TrainingSet
-from sidejudge_server.training.service import TrainingData, TrainingSets
+from sidejudge_server.training.service import TrainingSets
 from sidejudge_storage import (
+    Command,
     OptimizationEventRecord,
     OptimizationFilter,
     OptimizationRecord,
     Storage,
 )
-from sidejudge_storage.ids import new_id
 
 __all__ = ["CreateOptimization", "OptimizationService"]
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class CreateOptimization:
-    """A run to start.
-
-    Attributes:
-        judge_id: The judge.
-        config: How to search.
-        deploy_if_better: True to deploy a candidate that the gate says is better.
-        request_id: UUID of the request, or "".
-        budget: What it may spend.
-        trigger_source: caller or policy.
-        trigger_reason: Why a policy starts it, with figures; "" for a caller.
-    """
-
-    judge_id: str
-    config: OptimizationConfig = field(default_factory=OptimizationConfig)
-    deploy_if_better: bool = False
-    request_id: str = ""
-    budget: OptimizationBudget = field(default_factory=OptimizationBudget)
-    trigger_source: str = "caller"
-    trigger_reason: str = ""
 
 
 async def _uninterrupted(work: Coroutine[Any, Any, T]) -> T:
@@ -135,9 +115,16 @@ class OptimizationService:
         self._requests = requests or RequestLog(storage)
         self._estimator = Estimator(storage, registry, training, settings)
         self._shadows = shadows or ShadowCandidates(storage)
-        self._finisher = Finisher(storage, registry, self._shadows)
+        self._finisher = Finisher(registry, self._shadows)
+        self._journals = Journals(settings)
+        self._resumer = Resumer(storage, registry, self._journals)
         self._runner = Runner(
-            executor, self._finisher, storage, settings, resolve_lm=resolve_lm
+            executor,
+            self._finisher,
+            storage,
+            settings,
+            journals=self._journals,
+            resolve_lm=resolve_lm,
         )
         self._live: dict[str, LiveRun] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -145,17 +132,25 @@ class OptimizationService:
         self._ended: list[Callable[[str], None]] = []
 
     async def start(self) -> None:
-        """End the runs that were going when the server died, keeping their best versions."""
+        """Go on with the runs that were going when the server stopped, and delete old journals.
+
+        A run that was to be cancelled is cancelled; one that cannot go on fails with
+        SERVER_RESTARTED and the cause. Both keep their best version.
+        """
         await self._shadows.load()
         for record in await self._storage.optimizations.active():
-            await self._finisher.abandon(record)
-            self._runner.clean(record.optimization_id, keep_log=True)
+            try:
+                reopened = await self._resumer.reopen_after_restart(record)
+            except JournalError as error:
+                run = await self._resumer.open(record)
+                await self._finisher.abandon(run, cause=str(error))
+            else:
+                await self._go_on(reopened, reason=RESTARTED)
+        await self._resumer.sweep()
 
     async def close(self) -> None:
-        """Stop all runs; they end as failed with SERVER_RESTARTED, their best versions are kept."""
+        """Stop all runs where they are; they go on when the server starts again."""
         tasks = list(self._tasks.values())
-        for run in self._live.values():
-            run.cancel_asked.set()
         await self._runner.close()
         await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -271,6 +266,7 @@ class OptimizationService:
         Raises:
             NotFoundError: There is no such run.
             InvalidTokenError: The position lies in the future.
+            ServerStoppingError: The server stops before the run has ended.
         """
         record = await self.get(optimization_id)
         live = self._live.get(optimization_id)
@@ -304,6 +300,29 @@ class OptimizationService:
         await _uninterrupted(stop())
         return live.record
 
+    async def resume(self, command: ResumeOptimization) -> OptimizationRecord:
+        """Go on with a run that has ended undecided; one that is going stays as it is.
+
+        Raises:
+            NotFoundError: There is no such run.
+            FailedPreconditionError: It cannot go on (OPTIMIZATION_NOT_RESUMABLE).
+            ConflictError: The judge is being optimized by another run (OPTIMIZATION_IN_PROGRESS).
+            InvalidRequestError: The budget is out of range, or the request_id was used.
+        """
+
+        async def perform(claim: Claim) -> OptimizationRecord:
+            async with self._creating:
+                return await self._resume(command, claim=claim)
+
+        once = self._requests.once(
+            command.request_id,
+            method="ResumeOptimization",
+            fingerprint=canonical_json([command.optimization_id, dict(command.bounds)]),
+            perform=perform,
+            recall=self.get,
+        )
+        return await _uninterrupted(once)
+
     def on_ended(self, listener: Callable[[str], None]) -> None:
         """Call back with the judge's id whenever one of its runs has ended."""
         self._ended.append(listener)
@@ -324,130 +343,106 @@ class OptimizationService:
     async def _create(
         self, command: CreateOptimization, *, claim: Claim
     ) -> OptimizationRecord:
-        judge = self._registry.get(command.judge_id)
-        if active := self.active_run(command.judge_id):
-            raise _in_progress(judge, active)
+        self._registry.get(command.judge_id)
+        self._require_idle(command.judge_id)
         data = await self._training.training_data(
             command.judge_id, synthetic=command.config.synthetic
         )
         training_set = data.training_set
-        _check_ready(training_set, self._settings.optimization.min_examples)
+        check_ready(training_set, self._settings.optimization.min_examples)
         version = self._registry.get_version(command.judge_id)
         plan = plan_for(self._settings, command.config, version, training_set)
         expected = await self._estimator.estimate(
             version, plan, data=data, bounds=command.budget
         )
-        record = self._record(
-            command, version, training_set, plan=plan, estimate=expected.estimate
+        record = new_record(
+            self._settings,
+            command,
+            version,
+            training_set,
+            plan=plan,
+            estimate=expected.estimate,
+            waiting=self._is_full,
         )
         run = LiveRun(record, self._storage)
         most = command.budget.max_trials
         trials = planned_trials(within_trials(plan, most), most)
         run.progress = Progress(trials_total=trials)
-        if self._runner.is_full:
+        journal = new_journal(self._settings, record, version, plan=plan, data=data)
+        await self._resumer.keep(journal)
+        kind = EventKind.PHASE_CHANGED
+        payload: dict[str, Any] = first_payload(Phase.PREPARING, run.progress)
+        if record.state == "queued":
             workers = self._settings.optimization.max_workers
-            await run.create(
-                EventKind.WARNING,
-                {"message": f"waiting: {workers} optimizations run at once"},
-                *claim(run.run_id),
-            )
-        else:
-            await run.create(
-                EventKind.PHASE_CHANGED,
-                first_payload(Phase.PREPARING, run.progress),
-                *claim(run.run_id),
-            )
-        self._live[run.run_id] = run
-        task = asyncio.create_task(
-            self._execute(run, version, plan, data=data),
-            name=f"optimization-{run.run_id}",
-        )
-        self._tasks[run.run_id] = task
+            kind = EventKind.WARNING
+            payload = {"message": f"waiting: {workers} optimizations run at once"}
+        try:
+            await run.create(kind, payload, *claim(run.run_id))
+        except BaseException:
+            self._journals.end(record, nothing_to_resume=True)
+            raise
+        self._begin(run, journal)
         return run.record
 
-    def _record(
-        self,
-        command: CreateOptimization,
-        version: JudgeVersion,
-        training_set: TrainingSet,
-        *,
-        plan: SearchPlan,
-        estimate: RunEstimate,
-    ) -> OptimizationRecord:
-        prompt_lm = self._settings.prompt_lm or self._settings.task_lm
-        proposes = plan.instruction_source is InstructionSource.PROPOSER
-        now = datetime.now(UTC)
-        waiting = self._runner.is_full
-        return OptimizationRecord(
-            optimization_id=new_id(),
-            judge_id=command.judge_id,
-            state="queued" if waiting else "running",
-            phase="" if waiting else Phase.PREPARING.value,
-            config_json=canonical_json(completed_config(command.config, plan)),
-            deploy_if_better=command.deploy_if_better,
-            baseline_version=version.version,
-            candidate_version=None,
-            decision_json=None,
-            error_json=None,
-            progress_json="{}",
-            dataset_json=canonical_json(
-                {
-                    "train_count": training_set.train_count,
-                    "validation_count": training_set.validation_count,
-                    "test_count": training_set.test_count,
-                    "digest": training_set.digest,
-                    "synthetic_count": training_set.synthetic_count,
-                }
-            ),
-            task_model=self._settings.task_lm.model,
-            prompt_model=prompt_lm.model if proposes else "",
-            created_at=now,
-            started_at=None if waiting else now,
-            ended_at=None,
-            estimate_json=canonical_json(estimate.to_json()),
-            budget_json=canonical_json(command.budget.to_json()),
-            trigger_source=command.trigger_source,
-            trigger_reason=command.trigger_reason,
+    @property
+    def _is_full(self) -> bool:
+        """Whether a further run has to wait; one begun a moment ago has no worker yet."""
+        return (
+            self._runner.is_full
+            or len(self._live) >= self._settings.optimization.max_workers
         )
 
-    async def _execute(
-        self,
-        run: LiveRun,
-        version: JudgeVersion,
-        plan: SearchPlan,
-        *,
-        data: TrainingData,
-    ) -> None:
+    def _require_idle(self, judge_id: str) -> None:
+        if active := self.active_run(judge_id):
+            raise in_progress(self._registry.get(judge_id), active)
+
+    async def _resume(
+        self, command: ResumeOptimization, *, claim: Claim
+    ) -> OptimizationRecord:
+        record = await self.get(command.optimization_id)
+        if record.optimization_id in self._live:
+            return record
         try:
-            await self._runner.execute(run, version, plan, data=data)
+            reopened = await self._resumer.reopen(record)
+        except JournalError as error:
+            raise not_resumable(record.optimization_id, error) from error
+        config = OptimizationConfig.from_json(json.loads(record.config_json))
+        budget = new_budget(record, command, unpriced=self.unpriced(config))
+        self._require_idle(record.judge_id)
+        claimed = claim(record.optimization_id)
+        return await self._go_on(
+            reopened,
+            *claimed,
+            reason=ASKED,
+            budget_json=canonical_json(budget.to_json()),
+        )
+
+    async def _go_on(
+        self, reopened: Reopened, *more: Command, reason: str, **changes: object
+    ) -> OptimizationRecord:
+        run, record = reopened.run, reopened.run.record
+        waiting = self._is_full
+        payload = resumed_payload(
+            record, reason=reason, answers_kept=reopened.answers_kept, waiting=waiting
+        )
+        changes |= resumed_changes(record, waiting=waiting)
+        await run.append(EventKind.RESUMED, payload, *more, **changes)
+        self._begin(run, reopened.journal)
+        return run.record
+
+    def _begin(self, run: LiveRun, journal: Journal) -> None:
+        self._live[run.run_id] = run
+        task = asyncio.create_task(
+            self._execute(run, journal), name=f"optimization-{run.run_id}"
+        )
+        self._tasks[run.run_id] = task
+
+    async def _execute(self, run: LiveRun, journal: Journal) -> None:
+        try:
+            await self._runner.execute(run, journal)
         finally:
             self._live.pop(run.run_id, None)
             self._tasks.pop(run.run_id, None)
-            for listener in self._ended:
-                listener(run.record.judge_id)
-
-
-def _check_ready(training_set: TrainingSet, need: int) -> None:
-    have = training_set.example_count
-    if have < need:
-        raise FailedPreconditionError(
-            f"there are {have} training examples, {need} are needed; record feedback or import more",
-            reason="TRAINING_SET_TOO_SMALL",
-            metadata={"have": str(have), "need": str(need)},
-        )
-    if training_set.readiness is Readiness.NOT_READY:
-        problems = "; ".join(training_set.problems)
-        raise FailedPreconditionError(
-            f"the training examples cannot teach this judge: {problems}",
-            reason="TRAINING_SET_NOT_READY",
-            metadata={"problems": problems},
-        )
-
-
-def _in_progress(judge: Judge, run_id: str) -> ConflictError:
-    name = f"optimizations/{run_id}"
-    return ConflictError(
-        f"{judge.name} is being optimized by {name}; watch that one or cancel it first",
-        reason="OPTIMIZATION_IN_PROGRESS",
-        metadata={"optimization": name},
-    )
+            if not run.interrupted:
+                for listener in self._ended:
+                    listener(run.record.judge_id)

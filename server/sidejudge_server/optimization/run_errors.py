@@ -21,14 +21,19 @@ class RunError:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-def server_restarted(run_id: str) -> RunError:
-    """Return the error of a run whose server stopped."""
+def server_restarted(run_id: str, cause: str) -> RunError:
+    """Return the error of a run that could not go on after its server was started again.
+
+    Args:
+        run_id: The run.
+        cause: Half a sentence that says why.
+    """
     name = f"optimizations/{run_id}"
     return RunError(
         "ABORTED",
         "SERVER_RESTARTED",
-        f"the server stopped while {name} was going; start it again",
-        {"optimization": name},
+        f"the server stopped while {name} was going, and it cannot go on: {cause}",
+        {"optimization": name, "cause": cause},
     )
 
 

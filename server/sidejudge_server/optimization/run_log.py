@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sidejudge_server.errors import InvalidTokenError
+from sidejudge_server.errors import InvalidTokenError, ServerStoppingError
 from sidejudge_server.judges.codec import canonical_json
 from sidejudge_server.judges.requests import commit
 from sidejudge_server.optimization.spec import EventKind, Phase, Progress
@@ -30,6 +30,7 @@ __all__ = [
     "LiveRun",
     "WatchEvent",
     "first_payload",
+    "server_stopping",
     "to_watch_event",
     "watch_ended",
     "watch_live",
@@ -37,6 +38,8 @@ __all__ = [
 
 ENDED_STATES = frozenset({"succeeded", "failed", "cancelled"})
 _PAGE = 500
+_RUN = "run"
+_TIMES = ("created_at", "started_at", "ended_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,8 @@ class WatchEvent:
         created_at: When it happened.
         kind: What happened.
         payload: JSON object of the kind; see `worker` for the keys.
-        record: The run; with snapshots, heartbeats and ``finished`` only.
+        record: The run; with snapshots, heartbeats and ``finished`` only. With ``finished`` as it
+            was then: a run that was resumed goes on after it.
     """
 
     sequence: int
@@ -59,17 +63,21 @@ class WatchEvent:
 
 
 class LiveRun:
-    """A run between its creation and its end. Used from one event loop."""
+    """A run between its creation or resumption and its end. Used from one event loop."""
 
     def __init__(
-        self, record: OptimizationRecord, storage: Storage, *, sequence: int = 0
+        self,
+        record: OptimizationRecord,
+        storage: Storage,
+        *,
+        log: Sequence[OptimizationEventRecord] = (),
     ) -> None:
         """Create it.
 
         Args:
             record: The run's row.
             storage: Where the log is kept.
-            sequence: Of the last event there is already.
+            log: All events that there are already, in order.
         """
         self.progress = Progress.from_json(json.loads(record.progress_json))
         self.best: Mapping[str, Any] | None = None
@@ -81,9 +89,12 @@ class LiveRun:
         self._storage = storage
         # One change of the row at a time: each starts from what the one before has made of it.
         self._writing = asyncio.Lock()
-        self._first = sequence
-        self._log: list[OptimizationEventRecord] = []
+        self._log = list(log)
         self._changed = asyncio.Condition()
+        self._interrupted = False
+        for event in self._log:
+            if event.kind == EventKind.BEST_IMPROVED.value:
+                self.best = json.loads(event.payload_json)
 
     @property
     def record(self) -> OptimizationRecord:
@@ -99,7 +110,17 @@ class LiveRun:
     @property
     def sequence(self) -> int:
         """Of the last event."""
-        return self._first + len(self._log)
+        return len(self._log)
+
+    @property
+    def log(self) -> Sequence[OptimizationEventRecord]:
+        """All events so far."""
+        return tuple(self._log)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether this process takes the run no further; the next one does."""
+        return self._interrupted
 
     @property
     def ended(self) -> bool:
@@ -107,8 +128,8 @@ class LiveRun:
         return self._record.state in ENDED_STATES
 
     def after(self, sequence: int) -> list[OptimizationEventRecord]:
-        """Return the events of this life after a position."""
-        return self._log[max(0, sequence - self._first) :]
+        """Return the events after a position."""
+        return self._log[sequence:]
 
     async def create(
         self, kind: EventKind, payload: Mapping[str, Any], *more: Command
@@ -128,6 +149,8 @@ class LiveRun:
     ) -> None:
         """Write an event, and changes of the run's row with it, and wake the watchers.
 
+        ``finished`` keeps the row as it is then, for watchers that come after the run was resumed.
+
         Args:
             kind: One that belongs into the log.
             payload: JSON object.
@@ -139,9 +162,21 @@ class LiveRun:
         """
         async with self._writing:
             record = _changed(self.record, changes)
+            if kind is EventKind.FINISHED:
+                payload = {**payload, _RUN: _row_to_json(record)}
             event = self._event(kind, payload)
             await commit(self._storage, ReplaceOptimization(record), event, *more)
             await self._publish(record, event)
+
+    async def interrupt(self) -> None:
+        """Send the watchers away: the server stops, and the run goes on when it starts again."""
+        async with self._changed:
+            self._interrupted = True
+            self._changed.notify_all()
+
+    def show_phase(self, phase: str) -> None:
+        """Note a phase that was reported before; the row on disk follows with the next event."""
+        self._record = replace(self._record, phase=phase)
 
     async def ask_to_stop(self) -> bool:
         """Note durably that somebody wants the run to stop; False if it has ended or was asked."""
@@ -155,10 +190,12 @@ class LiveRun:
             return True
 
     async def wait_beyond(self, sequence: int, *, timeout_s: float) -> bool:
-        """Return True once there are events after a position, False after ``timeout_s``."""
+        """Return False after ``timeout_s``, True once there are events after a position or will be none."""
         try:
             async with asyncio.timeout(timeout_s), self._changed:
-                await self._changed.wait_for(lambda: self.sequence > sequence)
+                await self._changed.wait_for(
+                    lambda: self.sequence > sequence or self._interrupted
+                )
         except TimeoutError:
             return False
         return True
@@ -195,6 +232,7 @@ async def watch_live(
 
     Raises:
         InvalidTokenError: The position lies in the future.
+        ServerStoppingError: The run does not end here but goes on after a restart.
     """
     position = _checked(after_sequence, last=run.sequence)
     if after_sequence is None:
@@ -208,6 +246,8 @@ async def watch_live(
             yield to_watch_event(event, run.record)
         if run.ended and position >= run.sequence:
             return
+        if run.interrupted:
+            raise server_stopping()
         if not await run.wait_beyond(position, timeout_s=heartbeat_s):
             yield WatchEvent(
                 position,
@@ -221,7 +261,7 @@ async def watch_live(
 async def watch_ended(
     record: OptimizationRecord, storage: Storage, *, after_sequence: int | None
 ) -> AsyncGenerator[WatchEvent, None]:
-    """Yield the log of a run that has ended, as `watch_live` does."""
+    """Yield the log of a run that is not going, as `watch_live` does; it raises the same too."""
     last = await storage.optimizations.last_sequence(record.optimization_id)
     position = _checked(after_sequence, last=last)
     if after_sequence is None:
@@ -237,6 +277,8 @@ async def watch_ended(
         for event in page:
             position = event.sequence
             yield to_watch_event(event, record)
+    if record.state not in ENDED_STATES:
+        raise server_stopping()
 
 
 def to_watch_event(
@@ -244,18 +286,42 @@ def to_watch_event(
 ) -> WatchEvent:
     """Return a logged event as watchers get it."""
     kind = EventKind(event.kind)
-    return WatchEvent(
-        event.sequence,
-        event.created_at,
-        kind,
-        json.loads(event.payload_json),
-        record if kind is EventKind.FINISHED else None,
+    payload = json.loads(event.payload_json)
+    row = payload.pop(_RUN, None)
+    ended = None
+    if kind is EventKind.FINISHED:
+        ended = record if row is None else _row_from_json(row)
+    return WatchEvent(event.sequence, event.created_at, kind, payload, ended)
+
+
+def server_stopping() -> ServerStoppingError:
+    """Return what a watcher hears when the server stops before the run has ended."""
+    return ServerStoppingError(
+        "the server stops; the run goes on when it starts again: watch it with the last token",
+        reason="SERVER_STOPPING",
+        retry_after_s=1.0,
     )
 
 
 def first_payload(phase: Phase, progress: Progress) -> dict[str, Any]:
     """Return the payload of ``phase_changed``."""
     return {"phase": phase.value, "progress": progress.to_json()}
+
+
+def _row_to_json(record: OptimizationRecord) -> dict[str, Any]:
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in asdict(record).items()
+    }
+
+
+def _row_from_json(document: Mapping[str, Any]) -> OptimizationRecord:
+    known = OptimizationRecord.__dataclass_fields__
+    values = {name: value for name, value in document.items() if name in known}
+    for name in _TIMES:
+        if values.get(name) is not None:
+            values[name] = datetime.fromisoformat(values[name])
+    return OptimizationRecord(**values)
 
 
 def _changed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from sidejudge_server.config import LMSettings
 from sidejudge_server.judges.blocking import BlockingClient, LoopThread
 from sidejudge_server.lm.call_cache import CachingClient, CallCache
 from sidejudge_server.lm.client import create_client
+from sidejudge_server.lm.types import LMUsage
 from sidejudge_server.optimization.leave_out import LeaveOut
 from sidejudge_server.optimization.metering import AnswerTally, MeteredClient
 from sidejudge_server.optimization.outage import Outage, OutageObserver
@@ -39,6 +41,7 @@ class RunModels:
         *,
         on_cancel: Callable[[Callable[[], None]], None],
         observer: OutageObserver,
+        on_leave: Callable[[Callable[[float], None]], None] = lambda _: None,
     ) -> None:
         """Connect to the models; no call is made yet.
 
@@ -47,13 +50,15 @@ class RunModels:
             meter: Where all calls are added up.
             on_cancel: Takes what to call when the run should stop.
             observer: Hears of models that do not answer.
+            on_leave: Takes what to call, with the seconds left, before the process ends.
         """
-        work_dir = Path(spec.work_dir)
-        cached = _cached(spec.task_lm, spec, work_dir / "task.jsonl", meter=meter)
+        self._caches: list[CachingClient] = []
+        on_leave(self.settle)
         self.meter = meter
         outage = Outage(
             spec.task_lm.model, patience_s=spec.lm_outage_s, observer=observer
         )
+        cached = self._cached(spec.task_lm, spec, "task.jsonl")
         self._thread = LoopThread()
         self.tally = AnswerTally(spec.task_lm.model)
         self._hide = LeaveOut((*spec.train, *spec.validation, *spec.test))
@@ -64,6 +69,8 @@ class RunModels:
         self.closing_task, self.closing_scorer = self._judge(
             cached, spec, purpose=Purpose.CLOSING, outage=outage
         )
+        # What is paid for is kept, though nobody waits for it any more.
+        on_cancel(self._keep_what_comes)
         on_cancel(self.task.cancel)
         on_cancel(self.closing_task.cancel)
         self.prompt = self.task
@@ -71,7 +78,7 @@ class RunModels:
             settings = spec.prompt_lm or spec.task_lm
             self.prompt = BlockingClient(
                 MeteredClient(
-                    _cached(settings, spec, work_dir / "prompt.jsonl", meter=meter),
+                    self._cached(settings, spec, "prompt.jsonl"),
                     meter=meter,
                     outage=Outage(
                         settings.model,
@@ -82,6 +89,31 @@ class RunModels:
                 )
             )
             on_cancel(self.prompt.cancel)
+
+        meter.paid_before(sum((c.cache.stored_usage for c in self._caches), LMUsage()))
+
+    def settle(self, timeout_s: float) -> None:
+        """Make no further calls, and keep the answers of those in progress.
+
+        Args:
+            timeout_s: How long to wait for them at most.
+        """
+        self._keep_what_comes()
+        last_moment = time.monotonic() + timeout_s
+        for client in self._caches:
+            client.settle(max(0.0, last_moment - time.monotonic()))
+
+    def _keep_what_comes(self) -> None:
+        for client in self._caches:
+            client.keep_what_comes()
+
+    def _cached(self, settings: LMSettings, spec: RunSpec, name: str) -> CachingClient:
+        client = create_client(
+            settings, model_dir=Path(spec.model_dir), meter=self.meter
+        )
+        cached = CachingClient(client, CallCache(Path(spec.work_dir) / name))
+        self._caches.append(cached)
+        return cached
 
     def _judge(
         self,
@@ -102,10 +134,3 @@ class RunModels:
             concurrency=spec.plan.num_threads,
             recorded=self._answers,
         )
-
-
-def _cached(
-    settings: LMSettings, spec: RunSpec, path: Path, *, meter: SpendMeter
-) -> CachingClient:
-    client = create_client(settings, model_dir=Path(spec.model_dir), meter=meter)
-    return CachingClient(client, CallCache(path))

@@ -5,51 +5,52 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shutil
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
 from sidejudge_server.config import LMSettings, Settings
 from sidejudge_server.errors import StorageUnavailableError
-from sidejudge_server.judges.codec import program_to_json
-from sidejudge_server.judges.kinds import curated_instructions
-from sidejudge_server.judges.versions import JudgeVersion
 from sidejudge_server.optimization.budget import OptimizationBudget
+from sidejudge_server.optimization.child import LEAVE_S
 from sidejudge_server.optimization.executor import Executor
 from sidejudge_server.optimization.finish import Finisher
 from sidejudge_server.optimization.gate_uses import earlier_uses, held_out_of
-from sidejudge_server.optimization.plan import SearchPlan
-from sidejudge_server.optimization.run_errors import server_restarted
+from sidejudge_server.optimization.journal import Journal, Journals
+from sidejudge_server.optimization.replay import Replay, continued
+from sidejudge_server.optimization.resume import resumed_payload
 from sidejudge_server.optimization.run_log import LiveRun, first_payload
 from sidejudge_server.optimization.spec import (
     EventKind,
     Phase,
     Progress,
-    RunExample,
     RunSpec,
     spent_before,
 )
-from sidejudge_server.training.origins import SYNTHETIC
-from sidejudge_server.training.service import TrainingData
-from sidejudge_storage import ExampleRecord, Storage
+from sidejudge_storage import Storage
 
 __all__ = ["ResolveLM", "Runner"]
 
 T = TypeVar("T")
 
 _RETRY_S = 5.0
+MAX_CRASHES = 2
+"""Deaths of a worker after which a run goes on by itself; the next one ends it."""
 
 ResolveLM = Callable[[LMSettings], Awaitable[LMSettings]]
 
 _LOGGED = {
+    EventKind.PHASE_CHANGED,
     EventKind.INSTRUCTION_PROPOSED,
     EventKind.TRIAL_COMPLETED,
     EventKind.BEST_IMPROVED,
     EventKind.WARNING,
 }
+
+
+class _ServerStops(Exception):  # noqa: N818 - not an error
+    """The run stays as it is; the next start of the server goes on with it."""
 
 
 class Runner:
@@ -62,12 +63,14 @@ class Runner:
         storage: Storage,
         settings: Settings,
         *,
+        journals: Journals,
         resolve_lm: ResolveLM,
     ) -> None:
         self._executor = executor
         self._finisher = finisher
         self._storage = storage
         self._settings = settings
+        self._journals = journals
         self._resolve_lm = resolve_lm
         self._slots = asyncio.Semaphore(settings.optimization.max_workers)
         self._closing = asyncio.Event()
@@ -78,34 +81,42 @@ class Runner:
         return self._slots.locked()
 
     async def close(self) -> None:
-        """Kill all workers; their runs end as failed with SERVER_RESTARTED."""
+        """End all workers; their runs stay as they are and go on when the server starts again."""
         self._closing.set()
-        await self._executor.close()
+        grace_s = min(self._settings.server.drain_s, LEAVE_S)
+        await self._executor.close(grace_s=grace_s)
 
     async def cancel(self, run: LiveRun) -> None:
         """Ask a run to stop; no-op before it has a process, which then ends at once."""
         await self._executor.cancel(run.run_id)
 
-    async def execute(
-        self,
-        run: LiveRun,
-        version: JudgeVersion,
-        plan: SearchPlan,
-        *,
-        data: TrainingData,
-    ) -> None:
-        """Take a run to its end. Whatever happens, it ends."""
+    async def execute(self, run: LiveRun, journal: Journal) -> None:
+        """Take a run to its end, unless the server stops before: then leave it as it is.
+
+        Args:
+            run: The run, perhaps with a log from earlier lives.
+            journal: What it does.
+        """
         last: Mapping[str, Any] = {"kind": EventKind.CANCELLED.value}
         try:
             if await self._slot(run):
                 try:
-                    last = await self._run(run, version, plan, data=data)
+                    last = await self._run(run, journal)
                 finally:
                     self._slots.release()
+        except _ServerStops:
+            await run.interrupt()
+            return
         except Exception as error:  # noqa: BLE001 - a fault must end the run, not the server
+            if self._closing.is_set():
+                await run.interrupt()
+                return
             last = {"kind": EventKind.FAILED.value, "error": _fault(error)}
         if await self._finish(run, self._judged(run, last)):
-            self.clean(run.run_id, keep_log=run.record.state == "failed")
+            # Not from a thread: who hears of the end may start or resume a run at once.
+            self._journals.end(run.record)
+        else:
+            await run.interrupt()
 
     async def _finish(self, run: LiveRun, last: Mapping[str, Any]) -> bool:
         """Store the end of a run; return False if the server stopped before that was possible."""
@@ -115,7 +126,7 @@ class Runner:
                 await self._finisher.finish(run, last)
             except StorageUnavailableError:
                 # Watchers wait for the end, and the judge for its next run: try until it is stored.
-                # If the server stops before, its next start ends the run.
+                # If the server stops before, its next start goes on with the run.
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._closing.wait(), _RETRY_S)
                     return False
@@ -137,22 +148,29 @@ class Runner:
                 score = run.progress.best_score
                 run.best = {"program": last["candidate"], "score": score or 0.0}
             return {"kind": EventKind.CANCELLED.value}
-        if self._closing.is_set() and not finished:
-            error = asdict(server_restarted(run.run_id))
-            return {"kind": EventKind.FAILED.value, "error": error}
         return last
 
     async def _slot(self, run: LiveRun) -> bool:
-        """Wait for a worker; return False if the run is cancelled before there is one."""
+        """Wait for a worker; return False if the run is cancelled before there is one.
+
+        Raises:
+            _ServerStops: Before there was one.
+        """
         slot = asyncio.ensure_future(self._slots.acquire())
         cancelled = asyncio.ensure_future(run.cancel_asked.wait())
-        await asyncio.wait({slot, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+        closing = asyncio.ensure_future(self._closing.wait())
+        await asyncio.wait(
+            {slot, cancelled, closing}, return_when=asyncio.FIRST_COMPLETED
+        )
         cancelled.cancel()
-        if run.cancel_asked.is_set():
+        closing.cancel()
+        if run.cancel_asked.is_set() or self._closing.is_set():
             if slot.done():
                 self._slots.release()
             slot.cancel()
-            return False
+            if run.cancel_asked.is_set():
+                return False
+            raise _ServerStops
         if run.record.state == "queued":
             try:
                 await run.append(
@@ -167,21 +185,52 @@ class Runner:
                 raise
         return True
 
-    async def _run(
-        self,
-        run: LiveRun,
-        version: JudgeVersion,
-        plan: SearchPlan,
-        *,
-        data: TrainingData,
-    ) -> Mapping[str, Any]:
-        """Run the worker and return its last word."""
-        for warning in data.training_set.warnings:
-            await run.append(EventKind.WARNING, {"message": warning})
-        preparing = self._spec(run, version, plan, examples=data.examples)
-        spec = await _unless_cancelled(run, preparing)
+    async def _run(self, run: LiveRun, journal: Journal) -> Mapping[str, Any]:
+        """Run the worker, again if it dies, and return its last word.
+
+        Raises:
+            _ServerStops: Before there was one.
+        """
+        crashes = 0
+        while True:
+            last = await self._live(run, journal)
+            if last["kind"] != EventKind.CRASHED.value:
+                return last
+            if run.record.state == "cancelling":
+                return {"kind": EventKind.CANCELLED.value}
+            if self._closing.is_set():
+                raise _ServerStops
+            # A worker that broke a limit would break it again.
+            if crashes == MAX_CRASHES or "cause" in last:
+                return last
+            crashes += 1
+            await self._note_crash(run, last.get("exit_code"))
+
+    async def _note_crash(self, run: LiveRun, exit_code: int | None) -> None:
+        payload = resumed_payload(
+            run.record,
+            reason=f"the worker process died with exit code {exit_code}",
+            answers_kept=await asyncio.to_thread(
+                self._journals.answers_kept, run.run_id
+            ),
+        )
+        await run.append(
+            EventKind.RESUMED,
+            payload,
+            resume_count=payload["resume_count"],
+            phase=Phase.PREPARING.value,
+        )
+
+    async def _live(self, run: LiveRun, journal: Journal) -> Mapping[str, Any]:
+        """Run one worker process and return its last word."""
+        replay = Replay(run.log)
+        for warning in journal.warnings:
+            message = {"message": warning}
+            await self._take(run, EventKind.WARNING, message, replay=replay)
+        spec = await self._unless_stopped(run, self._resolved(run, journal.spec))
         if spec is None:
             return {"kind": EventKind.CANCELLED.value}
+        earlier = run.progress
         await self._executor.submit(run.run_id, spec.to_json())
         events = self._executor.events(run.run_id)
         try:
@@ -189,11 +238,14 @@ class Runner:
                 await self._executor.cancel(run.run_id)
             async for event in events:
                 kind = EventKind(event["kind"])
+                payload = {k: v for k, v in event.items() if k != "kind"}
+                if "progress" in payload:
+                    now = Progress.from_json(payload["progress"])
+                    run.progress = continued(earlier, now)
+                    payload["progress"] = run.progress.to_json()
                 if kind.is_final:
-                    if "progress" in event:
-                        run.progress = Progress.from_json(event["progress"])
                     return event
-                await self._take(run, kind, event)
+                await self._take(run, kind, payload, replay=replay)
         finally:
             # Closing the iterator ends the process, also when an event could not be stored.
             with contextlib.suppress(AttributeError):
@@ -201,42 +253,39 @@ class Runner:
         raise RuntimeError("the executor's events ended without a final one")
 
     async def _take(
-        self, run: LiveRun, kind: EventKind, event: Mapping[str, Any]
-    ) -> None:
-        payload = {k: v for k, v in event.items() if k != "kind"}
-        if "progress" in payload:
-            run.progress = Progress.from_json(payload["progress"])
-        if kind is EventKind.PHASE_CHANGED:
-            await run.append(kind, payload, phase=payload["phase"])
-        elif kind in _LOGGED:
-            if kind is EventKind.BEST_IMPROVED:
-                run.best = payload
-            await run.append(kind, payload)
-
-    async def _spec(
         self,
         run: LiveRun,
-        version: JudgeVersion,
-        plan: SearchPlan,
+        kind: EventKind,
+        payload: Mapping[str, Any],
         *,
-        examples: Sequence[ExampleRecord],
-    ) -> RunSpec:
-        prompt_lm = self._settings.prompt_lm
-        test = _examples(examples, "test")
-        run.held_out = held_out_of(test)
-        earlier = await earlier_uses(self._storage, run.record, test)
-        return RunSpec(
-            optimization_id=run.run_id,
-            program_json=program_to_json(version.program),
-            train=_examples(examples, "train"),
-            validation=_examples(examples, "validation"),
-            test=test,
-            plan=plan,
-            curated=tuple(curated_instructions(version.program)),
-            task_lm=await self._resolve_lm(self._settings.task_lm),
+        replay: Replay,
+    ) -> None:
+        """Write an event to the log, unless it is there from an earlier life."""
+        if kind not in _LOGGED:
+            return
+        if replay.is_known(kind, payload):
+            if kind is EventKind.PHASE_CHANGED:
+                run.show_phase(payload["phase"])
+            difference = replay.difference(kind, payload)
+            if difference is not None:
+                await run.append(EventKind.WARNING, {"message": difference})
+            return
+        if kind is EventKind.PHASE_CHANGED:
+            await run.append(kind, payload, phase=payload["phase"])
+            return
+        if kind is EventKind.BEST_IMPROVED:
+            run.best = payload
+        await run.append(kind, payload)
+
+    async def _resolved(self, run: LiveRun, spec: RunSpec) -> RunSpec:
+        """Return a spec with all that is found out anew for each life of a worker."""
+        prompt_lm = spec.prompt_lm
+        run.held_out = held_out_of(spec.test)
+        earlier = await earlier_uses(self._storage, run.record, spec.test)
+        return replace(
+            spec,
+            task_lm=await self._resolve_lm(spec.task_lm),
             prompt_lm=await self._resolve_lm(prompt_lm) if prompt_lm else None,
-            model_dir=str(self._settings.model_dir),
-            work_dir=str(self._work_dir(run.run_id).absolute()),
             shared_with_earlier=earlier.shared,
             budget=OptimizationBudget.from_json(json.loads(run.record.budget_json)),
             spent=spent_before(run.progress),
@@ -244,54 +293,30 @@ class Runner:
             lm_outage_s=self._settings.optimization.lm_outage_s,
         )
 
-    def _work_dir(self, run_id: str) -> Path:
-        configured = self._settings.optimization.work_dir
-        path = self._settings.storage.path
-        root = configured or path.with_name(f"{path.name}.runs")
-        return root / run_id
+    async def _unless_stopped(
+        self, run: LiveRun, work: Coroutine[Any, Any, T]
+    ) -> T | None:
+        """Return what comes out of some work, None as soon as somebody wants the run to stop.
 
-    def clean(self, run_id: str, *, keep_log: bool) -> None:
-        """Delete what a run leaves on disk; of a failed one its log stays.
-
-        Call caches hold judged texts: they do not outlive the run.
+        Raises:
+            _ServerStops: Before it came out.
         """
-        directory = self._work_dir(run_id)
-        if not keep_log:
-            shutil.rmtree(directory, ignore_errors=True)
-            return
-        for path in directory.glob("*"):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            elif path.suffix != ".log":
-                path.unlink(missing_ok=True)
-
-
-async def _unless_cancelled(run: LiveRun, work: Coroutine[Any, Any, T]) -> T | None:
-    """Return what comes out of some work, None as soon as somebody wants the run to stop."""
-    task = asyncio.create_task(work)
-    cancelled = asyncio.create_task(run.cancel_asked.wait())
-    try:
-        await asyncio.wait({task, cancelled}, return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else None
-    finally:
-        task.cancel()
-        cancelled.cancel()
-
-
-def _examples(records: Sequence[ExampleRecord], split: str) -> tuple[RunExample, ...]:
-    return tuple(
-        RunExample(
-            r.example_id,
-            r.input_json,
-            r.verdict,
-            r.score,
-            r.rationale,
-            synthetic=r.origin == SYNTHETIC,
-            group=r.group_key,
-        )
-        for r in records
-        if r.split == split
-    )
+        task = asyncio.create_task(work)
+        cancelled = asyncio.create_task(run.cancel_asked.wait())
+        closing = asyncio.create_task(self._closing.wait())
+        try:
+            await asyncio.wait(
+                {task, cancelled, closing}, return_when=asyncio.FIRST_COMPLETED
+            )
+            if task.done():
+                return task.result()
+            if run.cancel_asked.is_set():
+                return None
+            raise _ServerStops
+        finally:
+            task.cancel()
+            cancelled.cancel()
+            closing.cancel()
 
 
 def _fault(error: Exception) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class Phase(StrEnum):
 class EventKind(StrEnum):
     """Kinds of events.
 
-    The first six are rows of the durable log. ``SNAPSHOT`` and ``HEARTBEAT`` are made for one watcher,
+    The first seven are rows of the durable log. ``SNAPSHOT`` and ``HEARTBEAT`` are made for one watcher,
     ``PROGRESS`` and the four last come from the worker and are not shown as they are.
     """
 
@@ -45,6 +45,7 @@ class EventKind(StrEnum):
     BEST_IMPROVED = "best_improved"
     WARNING = "warning"
     FINISHED = "finished"
+    RESUMED = "resumed"
     SNAPSHOT = "snapshot"
     HEARTBEAT = "heartbeat"
     PROGRESS = "progress"

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeVar
 
@@ -183,6 +183,24 @@ class SpendMeter:
                 usage.input_tokens,
                 usage.output_tokens,
                 usage.cost_usd,
+            )
+
+    def paid_before(self, usage: LMUsage) -> None:
+        """Take note that earlier lives of the run have paid at least for these answers.
+
+        Args:
+            usage: Of all answers in the run's caches. A worker that outlived its server for a moment
+                has kept some that nobody was told of.
+        """
+        with self._lock:
+            self._calls = max(self._calls, usage.calls)
+            so_far = self._usage
+            costs = (so_far.cost_usd, usage.cost_usd)
+            self._usage = replace(
+                so_far,
+                input_tokens=max(so_far.input_tokens, usage.input_tokens),
+                output_tokens=max(so_far.output_tokens, usage.output_tokens),
+                cost_usd=None if None in costs else max(c or 0.0 for c in costs),
             )
 
     @property

@@ -28,6 +28,7 @@ from sidejudge_server.optimization.algorithms import (
     SearchContext,
     algorithm_for,
 )
+from sidejudge_server.optimization.child import LEAVE_S
 from sidejudge_server.optimization.faults import (
     RunAborted,
     error_document,
@@ -54,12 +55,19 @@ from sidejudge_server.optimization.trial import Trial, TrialLog
 
 __all__ = ["WorkerChannel", "run_spec"]
 
+_LAST_ANSWERS_S = 0.8
+"""How long a cancelled run waits for answers that are paid for; the server waits 1.5 s for its end."""
+
 
 class WorkerChannel(EventSink, Protocol):
     """The worker's way to the server."""
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
         """Call back, from another thread, when the run should stop."""
+        ...
+
+    def on_leave(self, callback: Callable[[float], None]) -> None:
+        """Call back, from another thread, when the process has so many seconds left."""
         ...
 
 
@@ -84,15 +92,24 @@ def run_spec(document: dict[str, Any], channel: WorkerChannel) -> None:
     dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
     # Its default lock is a named semaphore that outlives a killed process.
     tqdm.set_lock(threading.RLock())
+    models: RunModels | None = None
     try:
         with dspy.context(disable_history=True):
             models = RunModels(
-                spec, meter, on_cancel=channel.on_cancel, observer=reporter
+                spec,
+                meter,
+                on_cancel=channel.on_cancel,
+                on_leave=channel.on_leave,
+                observer=reporter,
             )
             _Run(spec, reporter, models).execute()
     except RunCancelled:
+        if models is not None:
+            models.settle(_LAST_ANSWERS_S)
         reporter.final(EventKind.CANCELLED)
     except RunAborted as aborted:
+        if models is not None:
+            models.settle(LEAVE_S)
         _fail(reporter, aborted.cause)
     except Exception as error:  # noqa: BLE001 - the last resort; the private log has the rest
         _fail(reporter, error_of(error))

@@ -77,7 +77,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_WORKER_CRASHED: _ErrorReason.ValueType  # 25
     """The worker process of a run died. Code INTERNAL. Metadata: `{"optimization": "optimizations/x", "exit_code": "-9"}`."""
     ERROR_REASON_SERVER_RESTARTED: _ErrorReason.ValueType  # 26
-    """The server stopped while the run was going. Code ABORTED. Metadata: `{"optimization": "optimizations/x"}`."""
+    """The server stopped while the run was going, and the run could not go on. Code ABORTED. Metadata: `{"optimization": "optimizations/x", "cause": "its journal is gone"}`."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 27
     """A fault in sidejudge; the log has more under the request id. Code INTERNAL. Metadata: `{"request_id": "..."}`."""
     ERROR_REASON_WORKER_OUT_OF_MEMORY: _ErrorReason.ValueType  # 31
@@ -94,6 +94,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """There are as many synthetic examples as half of the real ones on the train side allow. Code FAILED_PRECONDITION. Metadata: `{"have": "12", "limit": "12"}`."""
     ERROR_REASON_VERSION_DOCUMENT_INVALID: _ErrorReason.ValueType  # 36
     """The document is no exported version, was changed, or is for another kind of judge. Code INVALID_ARGUMENT. Metadata: `{"problem": "..."}`."""
+    ERROR_REASON_OPTIMIZATION_NOT_RESUMABLE: _ErrorReason.ValueType  # 28
+    """The run cannot go on; `cause` says why. Code FAILED_PRECONDITION. Metadata: `{"optimization": "optimizations/x", "cause": "its journal is gone"}`."""
+    ERROR_REASON_SERVER_STOPPING: _ErrorReason.ValueType  # 29
+    """The server stops before the run that is watched has ended; watch again with the last token. Code UNAVAILABLE. Metadata: `{}`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `ErrorInfo.reason`, without the prefix `ERROR_REASON_`, with `ErrorInfo.domain` = `sidejudge.dev`. Values may be added."""
@@ -151,7 +155,7 @@ ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 24
 ERROR_REASON_WORKER_CRASHED: ErrorReason.ValueType  # 25
 """The worker process of a run died. Code INTERNAL. Metadata: `{"optimization": "optimizations/x", "exit_code": "-9"}`."""
 ERROR_REASON_SERVER_RESTARTED: ErrorReason.ValueType  # 26
-"""The server stopped while the run was going. Code ABORTED. Metadata: `{"optimization": "optimizations/x"}`."""
+"""The server stopped while the run was going, and the run could not go on. Code ABORTED. Metadata: `{"optimization": "optimizations/x", "cause": "its journal is gone"}`."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 27
 """A fault in sidejudge; the log has more under the request id. Code INTERNAL. Metadata: `{"request_id": "..."}`."""
 ERROR_REASON_WORKER_OUT_OF_MEMORY: ErrorReason.ValueType  # 31
@@ -168,4 +172,8 @@ ERROR_REASON_SYNTHETIC_LIMIT_REACHED: ErrorReason.ValueType  # 38
 """There are as many synthetic examples as half of the real ones on the train side allow. Code FAILED_PRECONDITION. Metadata: `{"have": "12", "limit": "12"}`."""
 ERROR_REASON_VERSION_DOCUMENT_INVALID: ErrorReason.ValueType  # 36
 """The document is no exported version, was changed, or is for another kind of judge. Code INVALID_ARGUMENT. Metadata: `{"problem": "..."}`."""
+ERROR_REASON_OPTIMIZATION_NOT_RESUMABLE: ErrorReason.ValueType  # 28
+"""The run cannot go on; `cause` says why. Code FAILED_PRECONDITION. Metadata: `{"optimization": "optimizations/x", "cause": "its journal is gone"}`."""
+ERROR_REASON_SERVER_STOPPING: ErrorReason.ValueType  # 29
+"""The server stops before the run that is watched has ended; watch again with the last token. Code UNAVAILABLE. Metadata: `{}`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
