@@ -1,5 +1,9 @@
 """Budgets and outcomes of runs over real gRPC."""
 
+import json
+import re
+from collections import Counter
+
 import pytest
 
 from sidejudge.v1 import optimization_pb2
@@ -47,6 +51,7 @@ def asked(tmp_path):
                     timeout=120,
                 )
 
+            ask.client = server.client.optimization
             yield ask, stand_in
 
 
@@ -101,3 +106,21 @@ def test_all_that_is_wrong_with_a_budget_is_told_at_once(asked):
     ]
     (money,) = [v for v in error.violations if v.field.endswith("max_cost_usd")]
     assert "openai/stand-in" in money.description
+
+
+def test_a_run_out_of_budget_goes_on_with_the_bound_that_it_names(asked):
+    """Nothing is asked twice, the calls of both lives count, and the gate decides."""
+    ask, stand_in = asked
+    before = stand_in.call_count
+    run = _ended(ask(max_lm_calls=30))
+    bound = int(re.search(r"max_lm_calls of at least ([\d,]+)", run.summary)[1])
+    ask.client.ResumeOptimization(
+        pb.ResumeOptimizationRequest(name=run.name, budget=Budget(max_lm_calls=bound))
+    )
+    answers = ask.client.WatchOptimization(pb.WatchOptimizationRequest(name=run.name))
+    run = _ended(answers)
+    assert run.outcome == run.decision.outcome != Optimization.OUTCOME_UNSPECIFIED
+    assert run.budget.max_lm_calls == bound
+    assert run.progress.lm_calls == stand_in.call_count - before <= bound
+    bodies = Counter(json.dumps(b, sort_keys=True) for b in stand_in.requests)
+    assert max(bodies.values()) == 1

@@ -60,6 +60,16 @@ def test_unknown_price_and_eta_are_left_out_not_zero() -> None:
     assert line == "[0:00] queued  trial 0/?  score -  best -  baseline -  0 calls"
 
 
+def test_a_model_that_does_not_answer_is_named_while_the_run_waits() -> None:
+    """Instead of a time at which it should end."""
+    state = searching()
+    down = progress(eta=Duration(seconds=30), waiting_for="openai/x")
+    state.apply(Event(heartbeat={"progress": down}))
+    assert state.place() == "[1:15] searching  trial 0/10  waiting for openai/x"
+    state.apply(Event(heartbeat={"progress": progress(eta=Duration(seconds=30))}))
+    assert state.place().endswith("ETA 0:30")
+
+
 def test_warnings_improvements_and_refusals_are_told() -> None:
     """These are read as sentences besides the numbers."""
     state = searching()

@@ -172,6 +172,61 @@ def test_run_that_waits_for_its_model_to_start_can_be_cancelled(tmp_path):
     assert ended.candidate_version is None
 
 
+@pytest.mark.parametrize(
+    ("sources", "places", "order"),
+    [
+        (("caller", "policy", "caller"), ["the next one", "the next one"], [0, 2, 1]),
+        (
+            ("policy", "caller", "policy"),
+            ["the next one", "number 2 in the queue"],
+            [0, 1, 2],
+        ),
+    ],
+)
+def test_runs_wait_in_order_and_people_go_before_policies(
+    tmp_path, sources, places, order
+):
+    """The place is told when the run is created; a policy's run lets people pass."""
+    judges = ("safety", "relevance", "minimality")
+
+    async def scenario():
+        async with running(tmp_path, max_workers=1) as server:
+            runs = []
+            for judge, source in zip(judges, sources, strict=True):
+                await server.train(judge)
+                command = CreateOptimization(judge, trigger_source=source)
+                runs.append((await server.service.create(command)).optimization_id)
+            told = []
+            for run_id in runs[1:]:
+                (event,) = await server.storage.optimizations.events(
+                    run_id, after_sequence=0, limit=1
+                )
+                told.append(json.loads(event.payload_json)["message"])
+            started = []
+            for _ in runs:
+                states = {r: (await server.service.get(r)).state for r in runs}
+                (running_now,) = [r for r in runs if states[r] == "running"]
+                started.append(runs.index(running_now))
+                await server.service.cancel(running_now)
+                await server.watch_all(running_now)
+                waiting = [r for r in runs if states[r] == "queued"]
+                if waiting:
+                    await asyncio.wait(
+                        [
+                            asyncio.create_task(
+                                server.watch_until(r, EventKind.PHASE_CHANGED)
+                            )
+                            for r in waiting
+                        ],
+                        return_when=asyncio.FIRST_COMPLETED,
+                    )
+            return told, started
+
+    told, started = asyncio.run(scenario())
+    assert [message.rpartition("; this is ")[2] for message in told] == places
+    assert started == order
+
+
 def test_one_run_a_judge_and_others_wait_for_a_worker(tmp_path):
     """A second run of the same judge is refused by name; that of another one waits."""
 

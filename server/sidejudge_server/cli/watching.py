@@ -45,6 +45,7 @@ class RunState:
     cost_usd: float | None = None
     elapsed: timedelta = timedelta()
     eta: timedelta | None = None
+    waiting_for: str = ""
 
     def apply(self, event: optimization_service_pb2.OptimizationEvent) -> list[str]:
         """Take an event in.
@@ -86,11 +87,13 @@ class RunState:
         return f"{self.place()}  {self.numbers()}"
 
     def place(self) -> str:
-        """Return time, phase, trial, and when it should end."""
+        """Return time, phase, trial, and when it should end or what it waits for."""
         place = (
             f"[{duration(self.elapsed)}] {self.phase}"
             f"  trial {self.trials_completed}/{self.trials_total or '?'}"
         )
+        if self.waiting_for:
+            return f"{place}  waiting for {self.waiting_for}"
         return place if self.eta is None else f"{place}  ETA {duration(self.eta)}"
 
     def numbers(self) -> str:
@@ -126,6 +129,7 @@ class RunState:
         self.cost_usd = progress.cost_usd if progress.HasField("cost_usd") else None
         self.elapsed = progress.elapsed.ToTimedelta()
         self.eta = progress.eta.ToTimedelta() if progress.HasField("eta") else None
+        self.waiting_for = progress.waiting_for
 
 
 class View(Protocol):

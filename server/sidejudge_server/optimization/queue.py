@@ -49,6 +49,7 @@ from sidejudge_server.optimization.run_log import (
 )
 from sidejudge_server.optimization.runner import ResolveLM, Runner
 from sidejudge_server.optimization.shadow import ShadowCandidates
+from sidejudge_server.optimization.slots import POLICY
 from sidejudge_server.optimization.spec import (
     EventKind,
     Phase,
@@ -373,9 +374,8 @@ class OptimizationService:
         kind = EventKind.PHASE_CHANGED
         payload: dict[str, Any] = first_payload(Phase.PREPARING, run.progress)
         if record.state == "queued":
-            workers = self._settings.optimization.max_workers
             kind = EventKind.WARNING
-            payload = {"message": f"waiting: {workers} optimizations run at once"}
+            payload = {"message": self._waiting(record.trigger_source)}
         try:
             await run.create(kind, payload, *claim(run.run_id))
         except BaseException:
@@ -391,6 +391,20 @@ class OptimizationService:
             self._runner.is_full
             or len(self._live) >= self._settings.optimization.max_workers
         )
+
+    def _waiting(self, trigger_source: str) -> str:
+        """Say what a run that has to wait is waiting for, and at which place."""
+        before = sum(
+            run.record.state == "queued"
+            and (trigger_source == POLICY or run.record.trigger_source != POLICY)
+            for run in self._live.values()
+        )
+        workers = self._settings.optimization.max_workers
+        at_once = (
+            "1 optimization runs" if workers == 1 else f"{workers} optimizations run"
+        )
+        place = "the next one" if not before else f"number {before + 1} in the queue"
+        return f"waiting for a worker: {at_once} at once; this is {place}"
 
     def _require_idle(self, judge_id: str) -> None:
         if active := self.active_run(judge_id):

@@ -21,6 +21,7 @@ from sidejudge_server.optimization.journal import Journal, Journals
 from sidejudge_server.optimization.replay import Replay, continued
 from sidejudge_server.optimization.resume import resumed_payload
 from sidejudge_server.optimization.run_log import LiveRun, first_payload
+from sidejudge_server.optimization.slots import WorkerSlots
 from sidejudge_server.optimization.spec import (
     EventKind,
     Phase,
@@ -72,13 +73,13 @@ class Runner:
         self._settings = settings
         self._journals = journals
         self._resolve_lm = resolve_lm
-        self._slots = asyncio.Semaphore(settings.optimization.max_workers)
+        self._slots = WorkerSlots(settings.optimization.max_workers)
         self._closing = asyncio.Event()
 
     @property
     def is_full(self) -> bool:
         """Whether a further run would have to wait."""
-        return self._slots.locked()
+        return self._slots.is_full
 
     async def close(self) -> None:
         """End all workers; their runs stay as they are and go on when the server starts again."""
@@ -156,7 +157,8 @@ class Runner:
         Raises:
             _ServerStops: Before there was one.
         """
-        slot = asyncio.ensure_future(self._slots.acquire())
+        taking = self._slots.acquire(run.record.trigger_source)
+        slot = asyncio.ensure_future(taking)
         cancelled = asyncio.ensure_future(run.cancel_asked.wait())
         closing = asyncio.ensure_future(self._closing.wait())
         await asyncio.wait(

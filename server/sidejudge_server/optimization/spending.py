@@ -27,6 +27,7 @@ from typing import TypeVar
 from sidejudge_server.lm.attempts import AttemptBound
 from sidejudge_server.lm.types import LMUsage
 from sidejudge_server.optimization.budget import OptimizationBudget
+from sidejudge_server.optimization.spend_ledger import LedgerSums, SpendLedger
 from sidejudge_server.optimization.stops import StopReason
 
 __all__ = ["PURPOSE", "BudgetExhausted", "Purpose", "Shortage", "Spend", "SpendMeter"]
@@ -128,6 +129,7 @@ class SpendMeter:
         *,
         spent: Spend | None = None,
         elapsed_s: float = 0.0,
+        ledger: SpendLedger | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Begin to count the time.
@@ -136,6 +138,8 @@ class SpendMeter:
             budget: Bounds; None for none, not even of time.
             spent: What earlier lives of the run have spent; counts against the bounds.
             elapsed_s: How long earlier lives were at work.
+            ledger: Where requests are written before they are made; what earlier lives have written
+                there counts as well. None for nowhere.
             clock: Seconds, from any beginning.
         """
         self._budget = budget
@@ -145,7 +149,9 @@ class SpendMeter:
         self._open_calls = 0
         self._idle = threading.Condition()
         spent = spent or Spend()
-        self._calls = spent.lm_calls
+        before = ledger.before if ledger is not None else LedgerSums()
+        self._ledger = ledger
+        self._calls = max(spent.lm_calls, before.attempts)
         self._cached = spent.cached_calls
         self._usage = LMUsage(
             input_tokens=spent.input_tokens,
@@ -153,7 +159,7 @@ class SpendMeter:
             cost_usd=spent.cost_usd,
         )
         # Ended without saying what they took: they may be billed, so their bound stays reserved.
-        self._unsettled = _Amount()
+        self._unsettled = _Amount(before.unsettled_tokens, before.unsettled_usd)
         self._in_flight = _Amount()
         self._averages = _Averages()
         if spent.lm_calls:
@@ -306,6 +312,7 @@ class SpendMeter:
 
         Raises:
             BudgetExhausted: It does not fit in the budget, or not in the search's part of it.
+            OSError: It cannot be written to the ledger.
         """
         purpose = PURPOSE.get()
         while True:
@@ -315,6 +322,8 @@ class SpendMeter:
                 if (excess := self._excess(purpose, bound)) is not None:
                     raise self._stop(purpose, excess)
                 if self._fits_now(purpose, bound):
+                    if self._ledger is not None:
+                        self._ledger.begun(bound)
                     self._calls += 1
                     self._in_flight.add(bound.tokens, bound.cost_usd)
                     return _Ticket(bound, self._clock())
@@ -332,6 +341,11 @@ class SpendMeter:
         with self._lock:
             bound = ticket.bound
             self._in_flight.add(bound.tokens, bound.cost_usd, sign=-1)
+            if usage is not None and self._ledger is not None:
+                with suppress(
+                    OSError
+                ):  # then it counts with all that it could have taken
+                    self._ledger.settled(bound)
             if usage is None:
                 self._unsettled.add(bound.tokens, bound.cost_usd)
             else:

@@ -11,6 +11,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import dspy
@@ -49,6 +50,7 @@ from sidejudge_server.optimization.scoring import (
     quality,
 )
 from sidejudge_server.optimization.spec import EventKind, Phase, RunSpec
+from sidejudge_server.optimization.spend_ledger import SpendLedger
 from sidejudge_server.optimization.spending import BudgetExhausted, SpendMeter
 from sidejudge_server.optimization.stops import StopReason
 from sidejudge_server.optimization.trial import Trial, TrialLog
@@ -80,7 +82,12 @@ def run_spec(document: dict[str, Any], channel: WorkerChannel) -> None:
     """
     spec = RunSpec.from_json(document)
     spec = replace(spec, plan=within_trials(spec.plan, spec.budget.max_trials))
-    meter = SpendMeter(spec.budget, spent=spec.spent, elapsed_s=spec.elapsed_s)
+    meter = SpendMeter(
+        spec.budget,
+        spent=spec.spent,
+        elapsed_s=spec.elapsed_s,
+        ledger=SpendLedger(Path(spec.work_dir) / "spend.bin"),
+    )
     reporter = Reporter(
         channel,
         meter,
