@@ -173,6 +173,18 @@ def test_a_work_directory_that_cannot_be_made_is_the_reason(lm, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["spend.bin", "task.jsonl"])
+def test_a_file_of_the_run_that_cannot_be_opened_is_the_reason(lm, tmp_path, name):
+    """No call is made that could not be counted or kept."""
+    spec = make_spec(lm.base_url, tmp_path)
+    (tmp_path / "run" / name).mkdir(parents=True)
+    last = execute(spec)[-1]
+    assert last["error"]["reason"] == "WORK_DIR_UNAVAILABLE"
+    assert last["error"]["metadata"]["cause"] == "is a directory"
+    assert lm.call_count == 0
+
+
+@pytest.mark.slow
 def test_an_unknown_model_ends_the_run_at_once(lm, tmp_path):
     """However patient the run is with models that are down."""
     spec = make_spec(lm.base_url, tmp_path, model="openai/unknown-model")

@@ -34,6 +34,7 @@ from sidejudge_server.optimization.faults import (
     RunAborted,
     error_document,
     error_of,
+    work_dir_error,
 )
 from sidejudge_server.optimization.gate import decide
 from sidejudge_server.optimization.gate_evidence import with_answers
@@ -82,11 +83,14 @@ def run_spec(document: dict[str, Any], channel: WorkerChannel) -> None:
     """
     spec = RunSpec.from_json(document)
     spec = replace(spec, plan=within_trials(spec.plan, spec.budget.max_trials))
+    try:
+        ledger = SpendLedger(Path(spec.work_dir) / "spend.bin")
+    except OSError as error:
+        failure = error_document(work_dir_error(error))
+        channel.send({"kind": EventKind.FAILED.value, "error": failure})
+        return
     meter = SpendMeter(
-        spec.budget,
-        spent=spec.spent,
-        elapsed_s=spec.elapsed_s,
-        ledger=SpendLedger(Path(spec.work_dir) / "spend.bin"),
+        spec.budget, spent=spec.spent, elapsed_s=spec.elapsed_s, ledger=ledger
     )
     reporter = Reporter(
         channel,
