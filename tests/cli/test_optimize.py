@@ -87,6 +87,33 @@ def test_bounds_out_of_range_are_named(call: Command, sidecar: DemoSidecar) -> N
 
 
 @pytest.mark.slow
+def test_run_without_budget_goes_on_with_more_of_it(
+    call: Command, tmp_path: Path
+) -> None:
+    """What was spent counts, what was answered is not asked again, and the log goes on."""
+    teach(call, "resumed", tmp_path)
+    short = call("optimize", "resumed", "--watch", "--max-lm-calls", "30", *SEARCH)
+    assert short.code == 0, short.err
+    (run,) = call("optimizations", "list", "--judge", "resumed", "--json").json[
+        "optimizations"
+    ]
+    assert run["outcome"] == "OUTCOME_BUDGET"
+    again = call(
+        *("optimizations", "resume", run["name"], "--max-lm-calls", "1000"),
+        *("--watch", "--json"),
+    )
+    assert again.code == 0, again.err
+    assert "goes on" in again.err
+    assert again.json["resume_count"] == 1
+    assert again.json["outcome"] != "OUTCOME_BUDGET"
+    log = call("optimizations", "logs", run["name"]).out
+    assert "resumed" in log
+    refused = call("optimizations", "resume", run["name"])
+    assert refused.code == 1
+    assert "OPTIMIZATION_NOT_RESUMABLE" in refused.err
+
+
+@pytest.mark.slow
 def test_calibration_alone_takes_no_trials(call: Command, tmp_path: Path) -> None:
     """The cheapest algorithm ends with a decision like every other."""
     teach(call, "calibrated", tmp_path)

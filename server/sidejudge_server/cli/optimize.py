@@ -7,13 +7,13 @@ import argparse
 from sidejudge.v1 import optimization_pb2, optimization_service_pb2
 from sidejudge_server.cli.connection import Session, connect
 from sidejudge_server.cli.failures import EXIT_USAGE, CommandError
-from sidejudge_server.cli.names import judge_name, short
+from sidejudge_server.cli.names import judge_name, optimization_name, short
 from sidejudge_server.cli.optimizations import estimate_words, watch_to_end
 from sidejudge_server.cli.printing import key_values, print_message, say, warn
 from sidejudge_server.cli.run_report import write_report
 from sidejudge_server.cli.training import print_training_set
 
-__all__ = ["budget", "estimate", "run", "search_config", "start"]
+__all__ = ["budget", "estimate", "resume", "run", "search_config", "start"]
 
 # option -> field of OptimizationConfig
 _NUMBERS = {
@@ -50,6 +50,26 @@ def run(args: argparse.Namespace) -> int:
     else:
         say(f"{started.name} is started.")
         say(f"`sidejudge optimizations watch {short(started.name)}` follows it.")
+    return 0
+
+
+def resume(args: argparse.Namespace) -> int:
+    """Go on with a run that was cancelled, failed or ran out of its budget."""
+    request = optimization_service_pb2.ResumeOptimizationRequest(
+        name=optimization_name(args.optimization), budget=budget(args)
+    )
+    with connect(args) as session:
+        resumed = session.client.optimization.ResumeOptimization(
+            request, timeout=session.timeout_s
+        ).optimization
+        if args.watch:
+            warn(f"{resumed.name} goes on")
+            return watch_to_end(session, resumed.name, as_json=args.json)
+    if args.json:
+        print_message(resumed)
+    else:
+        say(f"{resumed.name} goes on.")
+        say(f"`sidejudge optimizations watch {short(resumed.name)}` follows it.")
     return 0
 
 

@@ -266,6 +266,18 @@ def _add_optimize(commands: Any) -> None:  # noqa: ANN401 - as above
         command = declare(runs, name, f"optimizations:{name}", summary)
         command.add_argument("optimization", metavar="OPTIMIZATION")
         add_client(command)
+    resume = declare(
+        runs,
+        "resume",
+        "optimize:resume",
+        "Go on with a run that was cancelled, failed or ran out of its budget.",
+    )
+    resume.add_argument("optimization", metavar="OPTIMIZATION")
+    resume.add_argument(
+        "--watch", action="store_true", help="show the progress until it ends"
+    )
+    add_budget(resume)
+    add_client(resume)
     logs = declare(runs, "logs", "run_events:logs", "Print the events of a run.")
     logs.add_argument("optimization", metavar="OPTIMIZATION")
     logs.add_argument(
