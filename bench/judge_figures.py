@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sidejudge_server.optimization.paired_interval import paired_score_interval
@@ -20,9 +21,10 @@ def figures(
 ) -> list[dict[str, Any]]:
     """Return one row of figures for each result, in their order; none without version 1.
 
-    An unusable answer counts as wrong. Of a run only the answers that differ from version 1's are kept;
-    one without a candidate leaves version 1 in place. The paired interval is Tango's, p is that of the
-    two-sided exact McNemar test, None if the two never differ in being right.
+    A run is paired with version 1 as its own gate asked it: a model server need not repeat an answer
+    that is a close call. Other rows are paired with version 1 as it was served. An unusable answer
+    counts as wrong. The paired interval is Tango's, p is that of the two-sided exact McNemar
+    test, None if the two never differ in being right.
 
     Args:
         results: What was stored of each row, by its name.
@@ -30,34 +32,68 @@ def figures(
     """
     if BASELINE not in results:
         return []
-    before = _right(results[BASELINE]["items"], labels)
+    served = _right(results[BASELINE]["items"], labels)
     rows = []
     for name, result in results.items():
-        right = _right(result["items"], labels)
-        if not result["items"]:
-            right = before | result["changed"]
-        total = sum(right.values())
+        if result.get("run"):
+            pairs = _of_gate(result["run"]["decision"])
+        else:
+            pairs = _of_answers(served, _right(result["items"], labels))
         rows.append(
             {
                 "name": name,
-                "accuracy": total / len(labels),
-                "interval": wilson(total, len(labels)),
-                **({} if name == BASELINE else _paired(before, right)),
+                "accuracy": pairs.after / pairs.count,
+                "interval": wilson(pairs.after, pairs.count),
+                **({} if name == BASELINE else _paired(pairs)),
                 **{k: result[k] for k in ("calls", "seconds", "outcome", "load")},
             }
         )
     return rows
 
 
-def _paired(before: Mapping[str, bool], after: Mapping[str, bool]) -> dict[str, Any]:
-    wins = sum(after[key] and not before[key] for key in before)
-    losses = sum(before[key] and not after[key] for key in before)
-    test = mcnemar(wins, losses)
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """Held-out examples that version 1 and a row answered: how many were right."""
+
+    count: int
+    before: int
+    after: int
+    wins: int
+    losses: int
+
+
+def _of_gate(decision: Mapping[str, Any]) -> _Pairs:
+    """Read what a gate saw; JSON leaves zeros out."""
+    count = decision["pair_count"]
+    before, after = (
+        round(decision[side].get("value", 0.0) * count)
+        for side in ("baseline", "candidate")
+    )
+    return _Pairs(
+        count, before, after, decision.get("wins", 0), decision.get("losses", 0)
+    )
+
+
+def _of_answers(before: Mapping[str, bool], after: Mapping[str, bool]) -> _Pairs:
+    return _Pairs(
+        len(before),
+        sum(before.values()),
+        sum(after.values()),
+        sum(after[key] and not before[key] for key in before),
+        sum(before[key] and not after[key] for key in before),
+    )
+
+
+def _paired(pairs: _Pairs) -> dict[str, Any]:
+    test = mcnemar(pairs.wins, pairs.losses)
     return {
-        "wins": wins,
-        "losses": losses,
-        "difference": (wins - losses) / len(before),
-        "difference_interval": paired_score_interval(wins, losses, pairs=len(before)),
+        "baseline": pairs.before / pairs.count,
+        "wins": pairs.wins,
+        "losses": pairs.losses,
+        "difference": (pairs.wins - pairs.losses) / pairs.count,
+        "difference_interval": paired_score_interval(
+            pairs.wins, pairs.losses, pairs=pairs.count
+        ),
         "p": None if isinstance(test, CannotSay) else test.p_two_sided,
     }
 
@@ -65,17 +101,18 @@ def _paired(before: Mapping[str, bool], after: Mapping[str, bool]) -> dict[str, 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows of figures as a Markdown table."""
     lines = [
-        "| judge | held-out accuracy | against version 1 | won, lost | p | LM calls | seconds | load | outcome |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| judge | held-out accuracy | version 1 beside it | difference | won, lost | p | LM calls | seconds | load | outcome |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        pair = ["-", "-", "-"]
+        pair = ["-"] * 4
         if "wins" in row:
             low, high = (
                 row["difference_interval"].low,
                 row["difference_interval"].high,
             )
             pair = [
+                f"{row['baseline']:.3f}",
                 f"{row['difference']:+.3f} ({low:+.3f} to {high:+.3f})",
                 f"{row['wins']}, {row['losses']}",
                 "-" if row["p"] is None else f"{row['p']:.3f}",

@@ -125,7 +125,8 @@ class Comparison:
         spread = ", ".join(f"{counts[label]} {label}" for label in sorted(counts))
         return (
             f"## {self.name}\n\n{len(splits.train)} train, {len(splits.validation)} "
-            f"validation, {len(splits.test)} held out ({spread}); {self.model}.\n\n"
+            f"validation, {len(splits.test)} held out ({spread}): always saying the same gives "
+            f"{max(counts.values()) / len(labels):.3f} at best; {self.model}.\n\n"
             + table(figures(results, labels))
         )
 

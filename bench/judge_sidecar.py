@@ -68,8 +68,8 @@ class SidecarRow:
     Attributes:
         splits: As the server made them.
         items: Key and answer of each held-out example, as version 1 serves them; empty for a run.
-        changed: Whether the candidate is right, by key, where it answers another verdict than
-            version 1 on held-out examples; empty without a candidate.
+        changed: Whether version 1 and the candidate are right, by key, on held-out examples that they
+            answer differently in the gate; empty without a candidate.
         run: The optimization as JSON; None for version 1.
         trials: Its trials as JSON.
         scoring: Calls and seconds of version 1's answers.
@@ -77,7 +77,7 @@ class SidecarRow:
 
     splits: Splits
     items: list[dict[str, Any]]
-    changed: dict[str, bool]
+    changed: dict[str, list[bool]]
     run: dict[str, Any] | None
     trials: list[dict[str, Any]]
     scoring: dict[str, float]
@@ -122,7 +122,10 @@ def run_row(
             splits,
             [],
             {
-                stored.keys[example.training_example]: example.candidate_quality > 0
+                stored.keys[example.training_example]: [
+                    example.baseline_quality > 0,
+                    example.candidate_quality > 0,
+                ]
                 for example in run.decision.changed_examples
             },
             MessageToDict(run, preserving_proto_field_name=True),

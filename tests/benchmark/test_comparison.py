@@ -26,7 +26,6 @@ def result(answers, **changed):
     ]
     kept = {
         "items": items,
-        "changed": {},
         "calls": 5,
         "seconds": 1.5,
         "outcome": "",
@@ -51,26 +50,41 @@ def test_an_unusable_answer_is_wrong() -> None:
     assert rows[1]["accuracy"] == 2 / 5
 
 
-def test_a_run_keeps_version_1_where_the_gate_saw_no_change() -> None:
-    """Only the answers that differ are known of a candidate."""
-    run = result("", changed={"b": True, "a": False, "c": True})
-    rows = figures({"version 1": result("ppppp"), "memory": run}, LABELS)
-    assert rows[1]["accuracy"] == 4 / 5
-    assert (rows[1]["wins"], rows[1]["losses"]) == (2, 1)
+def run(*, before, after, wins=0, losses=0):
+    """Return what is kept of a run whose gate saw this; as in JSON without zeros."""
+    decision = {
+        "pair_count": 5,
+        "baseline": {"value": before / 5},
+        "candidate": {"value": after / 5},
+        "wins": wins,
+        "losses": losses,
+    }
+    seen = {k: v for k, v in decision.items() if v}
+    return result("", run={"decision": seen})
+
+
+def test_a_run_is_paired_with_version_1_of_its_own_gate() -> None:
+    """Not with what version 1 said when it was served: close calls may come out otherwise."""
+    results = {"version 1": result("ppppp"), "memory": run(before=2, after=4, wins=2)}
+    rows = figures(results, LABELS)
+    assert (rows[0]["accuracy"], rows[1]["accuracy"]) == (3 / 5, 4 / 5)
+    assert rows[1]["baseline"] == 2 / 5
+    assert (rows[1]["wins"], rows[1]["losses"]) == (2, 0)
+    assert "| memory | 0.800 (0.376 to 0.964) | 0.400 | +0.400" in table(rows)
 
 
 def test_a_run_without_a_candidate_leaves_version_1() -> None:
     """Its difference is 0, and p cannot be told instead of being 1."""
-    rows = figures({"version 1": result("ppppp"), "memory": result("")}, LABELS)
+    results = {"version 1": result("ppppp"), "memory": run(before=3, after=3)}
+    rows = figures(results, LABELS)
     assert rows[1]["accuracy"] == rows[0]["accuracy"]
     assert rows[1]["difference"] == 0
     assert rows[1]["p"] is None
-    assert "| memory | 0.600" in table(rows)
 
 
 def test_without_version_1_there_is_nothing_to_compare() -> None:
     """Rows that have been run before it wait for it."""
-    assert figures({"memory": result("")}, LABELS) == []
+    assert figures({"memory": run(before=1, after=2, wins=1)}, LABELS) == []
 
 
 def write(path, rows):
