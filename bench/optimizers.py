@@ -229,7 +229,7 @@ def compare(
             directory = Path(name)
             # The original overwrites the first instruction that it asks for by the current one.
             model = (
-                f"openai/simulated-{task}-{seed}-{ARMS.index(arm)}"
+                f"openai/simulated-{task}_{seed}-{ARMS.index(arm)}"
                 f"-{options.candidates - 1}-{int(arm == PLAIN)}"
             )
             spec = make_spec(

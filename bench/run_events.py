@@ -37,11 +37,11 @@ _MEMORY_EVERY_S = 0.1
 
 @dataclass(slots=True)
 class Seen:
-    """What was measured of one run; seconds and MiB."""
+    """What was measured of one run; seconds and MiB; NaN if the run ended before it was cancelled."""
 
     first_event_s: float = 0.0
     longest_silence_s: float = 0.0
-    cancel_s: float = 0.0
+    cancel_s: float = float("nan")
     events: int = 0
     worker_mib: dict[str, float] = field(default_factory=dict)
 
@@ -105,7 +105,8 @@ def _watch(channel: grpc.Channel, *, watch_s: float, seen: Seen) -> None:
             seen.longest_silence_s = max(seen.longest_silence_s, now - last)
         last = now
         if event.WhichOneof("event") == "finished":
-            seen.cancel_s = now - (cancelled or now)
+            if cancelled is not None:
+                seen.cancel_s = now - cancelled
             return
         if cancelled is None and now - asked > watch_s:
             cancelled = time.perf_counter()
@@ -124,7 +125,7 @@ def measure(latency_ms: float, *, examples: int, watch_s: float) -> Seen:
             Path(directory),
             port=free_port(),
             settings={
-                "SIDEJUDGE_LM": "openai/simulated-events-50-0",
+                "SIDEJUDGE_LM": "openai/simulated-instructions_1-0-50-0",
                 "SIDEJUDGE_LM_BASE_URL": base_url,
                 "SIDEJUDGE_LM_API_KEY": "bench",
             },
@@ -141,7 +142,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--examples", type=int, default=200)
-    parser.add_argument("--watch-s", type=float, default=40.0)
+    parser.add_argument("--watch-s", type=float, default=15.0)
     arguments = parser.parse_args()
     before = os.getloadavg()[0]
     rows = {

@@ -5,9 +5,9 @@ task, how good the demonstrations are, and noise of the item with each of them. 
 tells which of its phrases help; only trying does. Every part is a hash of texts, so the same item and
 prompt have the same answer in any process, and the worth of a program can be computed without asking.
 
-Asked to write instructions, it goes through a list that belongs to the world in the examples: the
-model name ``simulated-SESSION-N-K`` starts the list for a session at its entry -K and repeats it after
-N, so that two optimizers get the same instructions however they ask for them.
+Asked to write instructions, it goes through a list: the model name ``simulated-WORLD-SESSION-N-K``
+begins that of a world at its entry -K and repeats it after N entries, once for each session, so that two
+optimizers get the same instructions however they ask for them.
 
 ``python -m bench.simulated_judge --latency-ms 20`` serves it as the stand-in, prints the base URL and
 ends with its standard input.
@@ -131,13 +131,10 @@ class SimulatedJudge:
         names = [name for name in _DSPY_FIELD.findall(tail) if name != "completed"]
         text = "Cases of an agent's work, each with a label."
         if "proposed_instruction" in names:
-            session, count, start = model.rsplit("-", 2)
-            found = _ITEM.search(prompt)
-            world = found[1] if found is not None else ""
-            text = _instruction(
-                world, (self._written[session] - int(start)) % int(count)
-            )
-            self._written[session] += 1
+            _, world, _, count, start = model.split("-")
+            number = (self._written[model] - int(start)) % int(count)
+            text = _instruction(world, number)
+            self._written[model] += 1
         sections = [f"[[ ## {name} ## ]]\n{text}" for name in names]
         return "\n\n".join([*sections, "[[ ## completed ## ]]"])
 

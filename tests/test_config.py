@@ -4,7 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from sidejudge_server.config import ConfigError, load_settings
+from sidejudge_server.config import (
+    ConfigError,
+    OptimizationSettings,
+    load_settings,
+)
 
 
 def test_defaults_need_no_key_and_stay_on_loopback():
@@ -87,3 +91,8 @@ def test_proposer_settings_without_a_proposer_are_a_mistake():
     """A key for a model that is not named would be silently unused."""
     with pytest.raises(ConfigError, match="SIDEJUDGE_PROMPT_LM"):
         load_settings(environment={"SIDEJUDGE_PROMPT_LM_API_KEY": "k"})
+
+
+def test_watchers_hear_something_every_five_seconds_by_default():
+    """The default heartbeat leaves room for a busy machine."""
+    assert OptimizationSettings().heartbeat_s <= 4.5

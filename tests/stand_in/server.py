@@ -238,11 +238,9 @@ def _json(body: dict[str, Any], *, status: int = 200) -> web.Response:
 
 
 @contextmanager
-def running_stand_in(
-    *, record: bool = True, latency_s: float = 0.0
-) -> Iterator[StandIn]:
-    """Serve a stand-in from a thread of its own while the context lasts."""
-    stand_in = StandIn(record=record, latency_s=latency_s)
+def running_stand_in(**options: Any) -> Iterator[StandIn]:
+    """Serve a stand-in, made with these options, from a thread of its own while the context lasts."""
+    stand_in = StandIn(**options)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="stand-in", daemon=True)
     thread.start()

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from tests.stand_in import running_stand_in
+from tests.stand_in.answers import Answer
 
 SYSTEM = "You judge. Answer with one word first: yes, partly or no."
 GRADER = "You grade from 1 to 5. Answer with the digit first."
@@ -180,6 +181,18 @@ def test_failing_models_fail_with_their_status(stand_in, model, status):
 
     assert raised.value.code == status
     raised.value.close()
+
+
+def test_other_answers_and_the_count_reach_other_processes():
+    """Somebody else's function decides by messages and model; the count is on the wire."""
+    with running_stand_in(
+        answerer=lambda messages, model: Answer(f"{model}: {messages[-1]['content']}")
+    ) as stand_in:
+        said = _post(stand_in.base_url, "parrot", "hello")["choices"][0]["message"]
+        with urllib.request.urlopen(f"{stand_in.base_url}/calls") as counted:  # noqa: S310 - loopback
+            assert json.load(counted) == {"calls": 1}
+
+    assert said["content"] == "parrot: hello"
 
 
 def test_flaky_model_recovers(stand_in):
