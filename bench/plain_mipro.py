@@ -24,7 +24,8 @@ from sidejudge_server.judges.dspy_judge import (
     JudgeModule,
     program_from_module,
 )
-from sidejudge_server.lm.call_cache import CachingClient, CallCache
+from sidejudge_server.lm.caching_client import CachingClient
+from sidejudge_server.lm.call_cache import CallCache
 from sidejudge_server.lm.client import create_client
 from sidejudge_server.optimization.algorithms.context import dspy_example
 from sidejudge_server.optimization.prompt_lm import make_prompt_lm

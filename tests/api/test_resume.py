@@ -8,7 +8,6 @@ import random
 import shutil
 import threading
 from collections import Counter
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -284,3 +283,123 @@ def test_twenty_watchers_that_cut_their_streams_miss_nothing(killed):
         assert [e.sequence for e in watcher.events] == list(range(1, len(expected) + 1))
         assert [e.SerializeToString() for e in watcher.events] == expected
     assert sum(w.cuts for w in watchers) > WATCHERS * KILLS
+
+
+@pytest.fixture
+def sidecar(tmp_path):
+    """A server in this process and its model, which answers after a moment."""
+    with running_stand_in(latency_s=LATENCY_S) as stand_in:
+        settings = settings_for(
+            tmp_path, lm_base_url=stand_in.base_url, optimization={"lm_outage_s": 0.0}
+        )
+        with running_server(settings) as server:
+            yield server.client, stand_in
+
+
+def resume(client, name, **fields):
+    request = pb.ResumeOptimizationRequest(name=name, **fields)
+    return client.optimization.ResumeOptimization(request, timeout=60).optimization
+
+
+def test_cancelled_run_goes_on_after_its_end(sidecar):
+    """A token of its `finished` gets what follows; nothing is asked twice; once only."""
+    client, stand_in = sidecar
+    name = start(client, teachable_judge(client, "cancelled")).name
+    stand_in.wait_for_calls(40, timeout_s=LIMIT_S)
+    client.optimization.CancelOptimization(pb.CancelOptimizationRequest(name=name))
+    cancelled = list(watch(client, name, from_start=True))
+    request_id = new_uuid()
+    running = resume(client, name, request_id=request_id)
+    assert resume(client, name, request_id=request_id).resume_count == 1
+    rest = list(watch(client, name, cancelled[-1].resume_token))
+    assert running.state == Optimization.STATE_RUNNING
+    assert not running.HasField("end_time")
+    assert rest[0].resumed.reason == "it was asked to go on"
+    assert rest[0].resumed.answers_kept >= 40
+    sequences = [e.sequence for e in cancelled + rest]
+    assert sequences == list(range(1, len(sequences) + 1))
+    whole = list(watch(client, name, from_start=True))
+    assert whole == cancelled + rest
+    ends = [e.finished.optimization.state for e in whole if e.HasField("finished")]
+    assert ends == [Optimization.STATE_CANCELLED, Optimization.STATE_SUCCEEDED]
+    bodies = [json.dumps(body) for body in stand_in.requests]
+    assert len(set(bodies)) == len(bodies)
+    assert rest[-1].finished.optimization.progress.lm_calls == len(bodies)
+    error = failure(
+        client.optimization.ResumeOptimization, pb.ResumeOptimizationRequest(name=name)
+    )
+    assert (error.code.name, error.reason) == (
+        "FAILED_PRECONDITION",
+        "OPTIMIZATION_NOT_RESUMABLE",
+    )
+    assert error.metadata == {"optimization": name, "cause": "it has succeeded"}
+
+
+def test_run_whose_model_was_down_goes_on_when_it_is_back(sidecar):
+    """Only what was not answered is asked again."""
+    client, stand_in = sidecar
+    stand_in.fail_after(50)
+    name = start(client, teachable_judge(client, "failed")).name
+    failed = list(watch(client, name))[-1].finished.optimization
+    answered = {json.dumps(body) for body in stand_in.requests[:50]}
+    asked = len(stand_in.requests)
+    stand_in.fail_after(None)
+    resume(client, name)
+    ended = list(watch(client, name))[-1].finished.optimization
+    again = {json.dumps(body) for body in stand_in.requests[asked:]}
+    assert failed.state == Optimization.STATE_FAILED
+    assert failed.outcome == Optimization.OUTCOME_FAILED
+    assert ended.state == Optimization.STATE_SUCCEEDED
+    assert not ended.HasField("error")
+    assert again & answered == set()
+
+
+def test_run_that_ran_out_of_its_budget_goes_on_with_a_larger_one(sidecar):
+    """Bounds count what was spent before; bounds that are not given stay."""
+    client, stand_in = sidecar
+    budget = optimization_pb2.OptimizationBudget(max_lm_calls=60, max_trials=20)
+    name = start(client, teachable_judge(client, "poor"), budget=budget).name
+    poor = list(watch(client, name))[-1].finished.optimization
+    spent = len(stand_in.requests)
+    refused = failure(
+        client.optimization.ResumeOptimization,
+        pb.ResumeOptimizationRequest(
+            name=name,
+            budget=optimization_pb2.OptimizationBudget(max_lm_calls=0),
+            request_id="x",
+        ),
+    )
+    larger = optimization_pb2.OptimizationBudget(max_lm_calls=2_000)
+    running = resume(client, name, budget=larger)
+    rest = list(watch(client, name, from_start=True))
+    ended = rest[-1].finished.optimization
+    assert poor.outcome == Optimization.OUTCOME_BUDGET
+    assert spent <= 60
+    assert {v.field for v in refused.violations} == {
+        "budget.max_lm_calls",
+        "request_id",
+    }
+    assert (running.budget.max_lm_calls, running.budget.max_trials) == (2_000, 20)
+    assert running.outcome == Optimization.OUTCOME_UNSPECIFIED
+    assert ended.decision.pair_count > 0
+    assert ended.progress.lm_calls == len(stand_in.requests)
+    bodies = [json.dumps(body) for body in stand_in.requests]
+    assert len(set(bodies)) == len(bodies)
+    # It comes to the gate after it has gone on.
+    kinds = [e.WhichOneof("event") for e in rest]
+    gating = [
+        i
+        for i, e in enumerate(rest)
+        if e.phase_changed.phase == Optimization.PHASE_GATING
+    ]
+    assert gating[-1] > kinds.index("resumed")
+
+
+def test_names_of_no_run_are_refused(sidecar):
+    """Malformed and unknown ones."""
+    client, _ = sidecar
+    method = client.optimization.ResumeOptimization
+    wrong = failure(method, pb.ResumeOptimizationRequest(name="optimizations"))
+    unknown = failure(method, pb.ResumeOptimizationRequest(name="optimizations/no"))
+    assert [v.field for v in wrong.violations] == ["name"]
+    assert unknown.reason in {"OPTIMIZATION_NOT_FOUND", "INVALID_REQUEST"}

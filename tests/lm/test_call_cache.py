@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from sidejudge_server.errors import LMUnavailableError
-from sidejudge_server.lm.call_cache import CachingClient, CallCache, call_key
+from sidejudge_server.lm.caching_client import CachingClient
+from sidejudge_server.lm.call_cache import CallCache, call_key
 from sidejudge_server.lm.types import LMUsage
 from tests.lm.calls import chat, make_client
 from tests.stand_in import running_stand_in

@@ -7,7 +7,8 @@ import pytest
 
 from sidejudge_server.config import LMSettings
 from sidejudge_server.errors import LMRequestError, LMUnavailableError
-from sidejudge_server.lm.call_cache import CachingClient, CallCache
+from sidejudge_server.lm.caching_client import CachingClient
+from sidejudge_server.lm.call_cache import CallCache
 from sidejudge_server.lm.embedding import MAX_TEXTS, parse_embeddings
 from sidejudge_server.lm.http_client import HttpChatClient
 from sidejudge_server.lm.providers import resolve

@@ -1,34 +1,24 @@
-"""Answers that were paid for once: a file of calls, and a client that looks there first."""
+"""Answers that were paid for once: a file of calls."""
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
-from sidejudge_server.errors import DeadlineError
-from sidejudge_server.lm.embedding import embedding_request
+from sidejudge_server.errors import LMRequestError
 from sidejudge_server.lm.types import (
-    ChatClient,
     ChatRequest,
     ChatResponse,
-    EmbeddingClient,
-    Embeddings,
     LMUsage,
     TokenLogprobs,
 )
 
-__all__ = ["CachingClient", "CallCache", "call_key"]
-
-T = TypeVar("T")
+__all__ = ["CallCache", "call_key"]
 
 _PRIVATE_FILE = 0o600
 _SYNC_S = 0.5
@@ -58,6 +48,7 @@ class CallCache:
         misses: Answers not found.
         stored_usage: What the answers in the cache cost when they were made.
         replayed: Answers found that an earlier process had paid for, each counted once and as no hit.
+        notes: What was found out about the model.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -70,7 +61,9 @@ class CallCache:
         self.misses = 0
         self.stored_usage = LMUsage()
         self.replayed = 0
+        self.notes: set[str] = set()
         self._from_before: set[str] = set()
+        self._refusals: dict[str, LMRequestError] = {}
         self._answers: dict[str, ChatResponse] = {}
         self._file: BinaryIO | None = None
         self._sync: _Sync | None = None
@@ -108,9 +101,27 @@ class CallCache:
         if key in self._answers:
             return
         self._remember(key, answer)
+        self._write({"key": key, "answer": asdict(answer)})
+
+    def refusal(self, key: str) -> LMRequestError | None:
+        """Return how the model refused a request, None if it did not."""
+        return self._refusals.get(key)
+
+    def put_refusal(self, key: str, error: LMRequestError) -> None:
+        """Keep that a request is refused; OSError if the file cannot be written."""
+        self._refusals[key] = error
+        told = [error.message, error.reason, error.metadata]
+        self._write({"key": key, "refusal": told})
+
+    def note(self, text: str) -> None:
+        """Keep what was found out; OSError if the file cannot be written."""
+        if text not in self.notes:
+            self.notes.add(text)
+            self._write({"note": text})
+
+    def _write(self, entry: dict[str, Any]) -> None:
         if self._file is not None:
-            line = json.dumps({"key": key, "answer": asdict(answer)})
-            self._file.write(line.encode() + b"\n")
+            self._file.write(json.dumps(entry).encode() + b"\n")
             self._file.flush()
             if self._sync is not None:
                 self._sync.soon()
@@ -124,6 +135,20 @@ class CallCache:
             self._file.close()
             self._file = None
 
+    def _take(self, entry: dict[str, Any]) -> None:
+        """Take in a line of the file; ValueError, KeyError or TypeError if it is none."""
+        if "note" in entry:
+            self.notes.add(str(entry["note"]))
+        elif "refusal" in entry:
+            message, reason, metadata = entry["refusal"]
+            self._refusals[entry["key"]] = LMRequestError(
+                str(message), reason=str(reason), metadata=dict(metadata)
+            )
+        else:
+            key, answer = str(entry["key"]), _answer(entry["answer"])
+            if key not in self._answers:
+                self._remember(key, answer)
+
     def _remember(self, key: str, answer: ChatResponse) -> None:
         self._answers[key] = answer
         self.stored_usage += answer.usage
@@ -136,12 +161,9 @@ class CallCache:
                 break
             end += len(line)
             try:
-                entry = json.loads(line)
-                key, answer = str(entry["key"]), _answer(entry["answer"])
+                self._take(json.loads(line))
             except (ValueError, KeyError, TypeError):
                 continue
-            if key not in self._answers:
-                self._remember(key, answer)
         self._from_before = set(self._answers)
         file.truncate(end)
 
@@ -192,207 +214,3 @@ def _answer(fields: dict[str, Any]) -> ChatResponse:
         usage=LMUsage(**fields["usage"]),
         finish_reason=str(fields["finish_reason"]),
     )
-
-
-def _vector(answer: ChatResponse | None) -> tuple[float, ...]:
-    """Return the vector that an answer of the cache stands for."""
-    if answer is None:
-        raise AssertionError("every text was asked for")
-    return tuple(json.loads(answer.text))
-
-
-@dataclass(slots=True)
-class _Call:
-    task: asyncio.Task[ChatResponse]
-    waiters: int = 0
-
-
-class CachingClient:
-    """A `ChatClient` that asks another one only what is not in a cache.
-
-    A cached answer has empty usage: it costs nothing now. Identical requests at the same time are
-    answered by one call, whose usage only the first of them reports. What an earlier process has paid
-    for is no gain of caching: the first time it is asked for, it has the usage that it had then.
-    """
-
-    def __init__(
-        self,
-        client: ChatClient,
-        cache: CallCache,
-        *,
-        on_hit: Callable[[], None] | None = None,
-    ) -> None:
-        self._client = client
-        self._cache = cache
-        self._on_hit = on_hit
-        self._identity = str(getattr(client, "identity", client.model))
-        self._running: dict[str, _Call] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._settling = False
-
-    @property
-    def model(self) -> str:
-        """The model as configured."""
-        return self._client.model
-
-    @property
-    def identity(self) -> str:
-        """The model and its address."""
-        return self._identity
-
-    @property
-    def supports_logprobs(self) -> bool:
-        """Whether answers carry token probabilities."""
-        return self._client.supports_logprobs
-
-    @property
-    def cache(self) -> CallCache:
-        """Where answers are kept, with counts of hits and misses."""
-        return self._cache
-
-    async def complete(
-        self, request: ChatRequest, *, timeout_s: float | None = None
-    ) -> ChatResponse:
-        """Answer one request from the cache, else from the client; raises what that raises."""
-        self._loop = asyncio.get_running_loop()
-        key = call_key(self._identity, request)
-        if key not in self._running:
-            if (answer := self._cache.get(key)) is not None:
-                if self._cache.is_replay(key):
-                    return answer
-                return self._hit(answer)
-            return await self._lead(key, request, timeout_s)
-        try:
-            answer = await self._follow(key, self._running[key])
-        except DeadlineError:
-            # The other caller's time was up, not ours.
-            return await self.complete(request, timeout_s=timeout_s)
-        self._cache.hits += 1
-        return self._hit(answer)
-
-    @property
-    def embedding_model(self) -> str:
-        """The embedding model of the client; "" if it has none."""
-        return str(getattr(self._client, "embedding_model", ""))
-
-    async def embed(
-        self, texts: tuple[str, ...], *, timeout_s: float | None = None
-    ) -> Embeddings:
-        """Return vectors from the cache, asking the client for the others at once.
-
-        Raises what the client raises; identical texts at the same time may be asked for twice.
-        """
-        if not isinstance(self._client, EmbeddingClient):
-            raise TypeError(f"{self.model} does not embed")
-        self._loop = asyncio.get_running_loop()
-        identity = f"{self._identity} embeds with {self.embedding_model}"
-        keys = {text: call_key(identity, embedding_request((text,))) for text in texts}
-        known = {text: self._cache.get(key) for text, key in keys.items()}
-        missing = tuple(text for text, answer in known.items() if answer is None)
-        usage = LMUsage()
-        if missing:
-            asked = self._embed(self._client, missing, keys, timeout_s)
-            known |= (found := await self._kept(asked))
-            usage = sum((answer.usage for answer in found.values()), usage)
-        elif self._on_hit is not None:
-            self._on_hit()
-        vectors = {text: _vector(answer) for text, answer in known.items()}
-        return Embeddings(tuple(vectors[text] for text in texts), usage)
-
-    async def _embed(
-        self,
-        client: EmbeddingClient,
-        texts: tuple[str, ...],
-        keys: Mapping[str, str],
-        timeout_s: float | None,
-    ) -> dict[str, ChatResponse]:
-        """Ask for vectors and keep them as answers, the first one with the usage of the call."""
-        found = await client.embed(texts, timeout_s=timeout_s)
-        usage, answers = found.usage, {}
-        for text, vector in zip(texts, found.vectors, strict=True):
-            answers[text] = ChatResponse(json.dumps(vector), (), usage, "stop")
-            self._cache.put(keys[text], answers[text])
-            usage = LMUsage()
-        return answers
-
-    async def _kept(self, call: Coroutine[Any, Any, T]) -> T:
-        """Make a call whose answer is kept though its caller goes away in the last moments."""
-        if self._settling:
-            call.close()
-            await asyncio.Event().wait()
-        task = asyncio.create_task(call)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if not self._settling:
-                task.cancel()
-            raise
-
-    def keep_what_comes(self) -> None:
-        """Make no further calls, and keep the answers of those in progress though nobody waits.
-
-        For the last moments of a process: a call that would be needed waits for ever. Thread-safe.
-        """
-        self._settling = True
-
-    def settle(self, timeout_s: float) -> None:
-        """Do as `keep_what_comes` does and wait until no call is in progress. From another thread.
-
-        Args:
-            timeout_s: How long at most.
-        """
-        self.keep_what_comes()
-        if self._loop is None:
-            return
-        settled = asyncio.run_coroutine_threadsafe(self._settled(), self._loop)
-        with suppress(concurrent.futures.TimeoutError):
-            settled.result(timeout_s)
-
-    async def _settled(self) -> None:
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
-
-    async def close(self) -> None:
-        """Close the client and the cache."""
-        await self._client.close()
-        self._cache.close()
-
-    def _hit(self, answer: ChatResponse) -> ChatResponse:
-        if self._on_hit is not None:
-            self._on_hit()
-        return replace(answer, usage=LMUsage())
-
-    async def _lead(
-        self, key: str, request: ChatRequest, timeout_s: float | None
-    ) -> ChatResponse:
-        if self._settling:
-            await asyncio.Event().wait()
-        task = asyncio.create_task(self._call(key, request, timeout_s))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        self._running[key] = call = _Call(task)
-        return await self._follow(key, call)
-
-    async def _call(
-        self, key: str, request: ChatRequest, timeout_s: float | None
-    ) -> ChatResponse:
-        answer = await self._client.complete(request, timeout_s=timeout_s)
-        self._cache.put(key, answer)
-        return answer
-
-    async def _follow(self, key: str, call: _Call) -> ChatResponse:
-        """Wait for a running call; the last waiter that is cancelled cancels it."""
-        call.waiters += 1
-        try:
-            return await asyncio.shield(call.task)
-        finally:
-            call.waiters -= 1
-            if not call.waiters or call.task.done():
-                # Nobody may join a call that ends now.
-                if self._running.get(key) is call:
-                    del self._running[key]
-                if not self._settling:
-                    call.task.cancel()  # does nothing if it is done

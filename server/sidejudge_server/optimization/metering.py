@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from sidejudge_server.errors import JudgeOutputError, LMError, LMRequestError
@@ -33,25 +34,44 @@ MIN_ANSWERS = 20
 
 
 class AnswerTally:
-    """Counts unusable answers; more than a fifth of them end the run. Thread-safe."""
+    """Counts unusable answers; more than a fifth of them end the run. Thread-safe.
+
+    Of answers that come together in any order, so many must be unusable that the rest cannot make up
+    for them: the same answers end a run or do not, whichever came first.
+    """
 
     def __init__(self, model: str) -> None:
         self._lock = threading.Lock()
         self._model = model
         self.answers = 0
         self.unusable = 0
+        self._answers_then = 0
 
     def __deepcopy__(self, memo: dict[int, object]) -> AnswerTally:
         """Return itself: modules are copied for every trial, their tally is one."""
         return self
+
+    @contextmanager
+    def expecting(self, count: int) -> Iterator[None]:
+        """Look at so many answers together; not for use by two threads at once."""
+        with self._lock:
+            self._answers_then = self.answers + count
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._answers_then = 0
 
     def usable(self) -> None:
         """Count an answer that was read."""
         with self._lock:
             self.answers += 1
 
-    def not_usable(self) -> None:
+    def not_usable(self, *, wait: bool = False) -> None:
         """Count an answer that held no verdict.
+
+        Args:
+            wait: True to leave it to `check` to end the run, because answers come in any order.
 
         Raises:
             RunAborted: Too many; the reason is JUDGE_OUTPUT_UNPARSABLE.
@@ -59,7 +79,18 @@ class AnswerTally:
         with self._lock:
             self.answers += 1
             self.unusable += 1
-            answers, unusable = self.answers, self.unusable
+        if not wait:
+            self.check()
+
+    def check(self) -> None:
+        """End the run if too many answers are unusable.
+
+        Raises:
+            RunAborted: They are; the reason is JUDGE_OUTPUT_UNPARSABLE.
+        """
+        with self._lock:
+            answers = max(self.answers, self._answers_then)
+            unusable = self.unusable
         if answers >= MIN_ANSWERS and unusable > MAX_UNUSABLE_SHARE * answers:
             raise RunAborted(
                 JudgeOutputError(
@@ -157,6 +188,9 @@ class MeteredClient:
         # Tasks take a copy of the context with them.
         call = asyncio.ensure_future(self._ask(ask))
         PURPOSE.reset(purpose)
+        # An answer from the cache takes no time: it counts also when the time is up, so that a run
+        # that goes on comes to where its search had ended.
+        await asyncio.sleep(0)
         time_is_up = self._meter.stop_signal(self._purpose)
         try:
             first = asyncio.FIRST_COMPLETED

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from sidejudge_server.config import LMSettings
 from sidejudge_server.judges.blocking import BlockingClient, LoopThread
-from sidejudge_server.lm.call_cache import CachingClient, CallCache
+from sidejudge_server.lm.caching_client import CachingClient
+from sidejudge_server.lm.call_cache import CallCache
 from sidejudge_server.lm.client import create_client
 from sidejudge_server.lm.types import LMUsage
+from sidejudge_server.optimization.decisions import RecordedDecisions
 from sidejudge_server.optimization.leave_out import LeaveOut
 from sidejudge_server.optimization.metering import AnswerTally, MeteredClient
 from sidejudge_server.optimization.outage import Outage, OutageObserver
@@ -32,6 +34,7 @@ class RunModels:
         closing_task: Judges, paid from what is kept back for the decision.
         closing_scorer: Asks about many items, paid from there too.
         meter: Where all calls are added up.
+        decisions: What was decided by what was left of the budget.
     """
 
     def __init__(
@@ -53,6 +56,8 @@ class RunModels:
             on_leave: Takes what to call, with the seconds left, before the process ends.
         """
         self._caches: list[CachingClient] = []
+        work_dir = Path(spec.work_dir)
+        self.decisions = RecordedDecisions(work_dir / "decisions.ndjson", spec.budget)
         on_leave(self.settle)
         self.meter = meter
         outage = Outage(
@@ -78,7 +83,7 @@ class RunModels:
             settings = spec.prompt_lm or spec.task_lm
             self.prompt = BlockingClient(
                 MeteredClient(
-                    self._cached(settings, spec, "prompt.jsonl"),
+                    self._cached(settings, spec, "prompt.jsonl", keep_refusals=True),
                     meter=meter,
                     outage=Outage(
                         settings.model,
@@ -107,11 +112,22 @@ class RunModels:
         for client in self._caches:
             client.keep_what_comes()
 
-    def _cached(self, settings: LMSettings, spec: RunSpec, name: str) -> CachingClient:
+    def _cached(
+        self,
+        settings: LMSettings,
+        spec: RunSpec,
+        name: str,
+        *,
+        keep_refusals: bool = False,
+    ) -> CachingClient:
         client = create_client(
             settings, model_dir=Path(spec.model_dir), meter=self.meter
         )
-        cached = CachingClient(client, CallCache(Path(spec.work_dir) / name))
+        cached = CachingClient(
+            client,
+            CallCache(Path(spec.work_dir) / name),
+            keep_refusals=keep_refusals,
+        )
         self._caches.append(cached)
         return cached
 

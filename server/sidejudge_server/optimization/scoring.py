@@ -139,7 +139,8 @@ class Scorer:
         asked = plain(program)
         if asked.memory is not None and asked.memory.shown:
             self.embed(asked.memory, [item.input for item in items])
-        found = self._blocking.run(self._all(asked, items))
+        with self._tally.expecting(len(items)):
+            found = self._blocking.run(self._all(asked, items))
         digest = program_digest(asked)
         for item, answer in zip(items, found, strict=True):
             self._recorded[digest, item.example_id] = answer
@@ -285,7 +286,8 @@ class TalliedJudge(JudgeModule):
         try:
             prediction = super().forward(**inputs)
         except JudgeOutputError:
-            self.tally.not_usable()
+            # An optimizer asks from several threads; the end of the trial decides.
+            self.tally.not_usable(wait=True)
             return dspy.Prediction()
         except Exception as error:
             # An optimizer would score it 0 and go on.

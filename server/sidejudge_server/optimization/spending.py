@@ -169,6 +169,7 @@ class SpendMeter:
             self._averages = _Averages(spent.lm_calls, total)
         self._closing_left = 0
         self._keeps = True
+        self._stop_next: StopReason | None = None
         self._concurrency = 1
         self._stopped: dict[Purpose, BudgetExhausted] = {}
         self._room: set[asyncio.Future[None]] = set()
@@ -253,12 +254,15 @@ class SpendMeter:
 
     # --- Keeping back ---------------------------------------------------------------------------
 
-    def keep_back(self, calls: int, *, concurrency: int = 1) -> bool:
+    def keep_back(
+        self, calls: int, *, concurrency: int = 1, reaches: bool | None = None
+    ) -> bool:
         """Keep so many calls back from the search, for the refit and the gate.
 
         Args:
             calls: Answers that are needed after the search; replaces what was kept back before.
             concurrency: Calls at once, to guess how long they will take.
+            reaches: What an earlier life of the run was told; None asks anew.
 
         Returns:
             False if the rest of the budget does not reach that far: nothing is kept back then, and
@@ -269,8 +273,19 @@ class SpendMeter:
             self._concurrency = max(1, concurrency)
             self._keeps = True
             nothing = AttemptBound(0, 0, 0.0)
-            self._keeps = self._excess(Purpose.SEARCH, nothing, calls=0) is None
-            return self._keeps
+            if reaches is None:
+                reaches = self._excess(Purpose.SEARCH, nothing, calls=0) is None
+            self._keeps = reaches
+            return reaches
+
+    def stop_search_at_next_request(self, reason: StopReason) -> None:
+        """End the search where it ended in an earlier life: at the first answer that is not there.
+
+        Args:
+            reason: Why it ended.
+        """
+        with self._lock:
+            self._stop_next = reason
 
     def reaches_for(self, calls: float) -> bool:
         """Say whether the search may make so many more calls if each takes what an average one took.
@@ -319,7 +334,10 @@ class SpendMeter:
             with self._lock:
                 if (stopped := self._stopped.get(purpose)) is not None:
                     raise stopped
-                if (excess := self._excess(purpose, bound)) is not None:
+                excess = self._excess(purpose, bound)
+                if purpose is Purpose.SEARCH:
+                    excess = self._stop_next or excess
+                if excess is not None:
                     raise self._stop(purpose, excess)
                 if self._fits_now(purpose, bound):
                     if self._ledger is not None:

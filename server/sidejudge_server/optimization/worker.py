@@ -58,6 +58,8 @@ from sidejudge_server.optimization.trial import Trial, TrialLog
 
 __all__ = ["WorkerChannel", "run_spec"]
 
+_REACHES = "the budget reaches the gate"
+_STOPPED = "why the search stopped"
 _LAST_ANSWERS_S = 0.8
 """How long a cancelled run waits for answers that are paid for; the server waits 1.5 s for its end."""
 
@@ -182,6 +184,7 @@ class _Run:
 
     def trial(self, trial: Trial) -> None:
         """Report a trial; warn once of answers that cannot be used."""
+        self._models.tally.check()
         self._reporter.trial(trial)
         if self._models.tally.unusable and not self._warned_unusable:
             self._warned_unusable = True
@@ -193,6 +196,9 @@ class _Run:
     def _baseline(self) -> None:
         """Score the version that the run starts from; it is trial 0."""
         context = self._context
+        # One call alone finds out what the model can do; asked at once, some calls would be made before
+        # that is known and others after, another time other ones.
+        self._models.closing_scorer.answers(self._program, context.validation[:1])
         context.trials.add(
             self._program,
             score=context.score(self._program, closing=True),
@@ -201,16 +207,25 @@ class _Run:
 
     def _search(self) -> StopReason:
         """Search until the end or until only what the decision takes is left; say which."""
-        if not self._meter.keep_back(self._gate_calls, concurrency=self._concurrency):
+        decisions = self._models.decisions
+        reaches = self._meter.keep_back(
+            self._gate_calls,
+            concurrency=self._concurrency,
+            reaches=decisions.recall(_REACHES),
+        )
+        if not decisions.once(_REACHES, lambda: reaches):
             self._reporter.warning(
                 f"the budget does not reach the gate, which takes about {self._gate_calls} calls: "
                 "the best version will be kept, but not decided about"
             )
+        if (stopped := decisions.recall(_STOPPED)) is not None:
+            self._meter.stop_search_at_next_request(StopReason(stopped))
         try:
             self._algorithm.search(self._context)
         except BudgetExhausted as exhausted:
             self._meter.wait_until_idle()
-            return exhausted.reason
+            reason = exhausted.reason.value
+            return StopReason(decisions.once(_STOPPED, lambda: reason))
         return StopReason.COMPLETED
 
     def _choose(self) -> Fitted:

@@ -55,7 +55,23 @@ class Ladder:
 def _affordable(
     context: SearchContext, program: JudgeProgram, planned: SearchPlan
 ) -> SearchPlan | None:
-    """Return the longest plan of a step that the rest of the budget reaches for; None for none."""
+    """Return the longest plan of a step that the rest of the budget reaches for; None for none.
+
+    Decided once: a run that goes on takes the steps that it took before.
+    """
+    plans = {plan.num_trials: plan for plan in shorter_plans(planned)}
+    trials = context.models.decisions.once(
+        f"trials of {planned.algorithm}",
+        lambda: _affordable_trials(context, program, planned),
+        acted_on=bool,
+    )
+    return plans.get(trials)
+
+
+def _affordable_trials(
+    context: SearchContext, program: JudgeProgram, planned: SearchPlan
+) -> int:
+    """Return the trials of the longest such plan, 0 for none."""
     data = DataCounts(len(context.train), len(context.validation), test=0)
     for plan in shorter_plans(planned):
         work = expected_calls(
@@ -65,8 +81,8 @@ def _affordable(
             has_demonstrations=bool(program.demonstrations),
         )
         if context.models.meter.reaches_for(work.search):
-            return plan
-    return None
+            return plan.num_trials
+    return 0
 
 
 def _step(
