@@ -201,11 +201,11 @@ def uninterrupted(data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def killed(data, uninterrupted, tmp_path_factory):
-    """The same run on servers of which each is killed but the last, and its watchers."""
+    """The same run on servers of which ten are killed and one is stopped, and its watchers."""
     directory, judge = _copy(data, tmp_path_factory)
     dice = random.Random(SEED)  # noqa: S311 - moments of kills, no secret
     calls = len(uninterrupted.bodies)
-    points = sorted(dice.sample(range(1, calls - 10), KILLS))
+    points = sorted(dice.sample(range(1, calls - 10), KILLS + 1))
     sidecar = Sidecar()
     watchers, name = [], ""
     with running_stand_in(latency_s=LATENCY_S) as stand_in:
@@ -219,7 +219,10 @@ def killed(data, uninterrupted, tmp_path_factory):
                         watcher.start()
                 sidecar.serve(server.address)
                 stand_in.wait_for_calls(point, timeout_s=LIMIT_S)
-                server.kill()
+                if point == points[KILLS // 2]:
+                    assert server.terminate() == 0
+                else:
+                    server.kill()
                 sidecar.serve(None)
         with server_process(directory, lm_base_url=stand_in.base_url) as server:
             sidecar.serve(server.address)
@@ -239,7 +242,7 @@ def test_ten_kills_ask_nothing_twice_and_change_nothing(uninterrupted, killed):
     repeated = {b: n for b, n in Counter(ended.bodies).items() if n > 1}
     assert repeated == {}
     assert ended.run.state == Optimization.STATE_SUCCEEDED
-    assert ended.run.resume_count == KILLS
+    assert ended.run.resume_count == KILLS + 1
     assert ended.program_json == uninterrupted.program_json
     assert ended.run.decision == uninterrupted.run.decision
     assert sorted(ended.bodies) == sorted(uninterrupted.bodies)
@@ -249,7 +252,13 @@ def test_spend_goes_on_over_all_kills(uninterrupted, killed):
     """Calls, tokens and trials are those of the uninterrupted run, seen at the model too."""
     ended, _ = killed
     progress, expected = ended.run.progress, uninterrupted.run.progress
-    for name in ("trials_completed", "lm_calls", "input_tokens", "output_tokens"):
+    for name in (
+        "trials_completed",
+        "lm_calls",
+        "cached_calls",
+        "input_tokens",
+        "output_tokens",
+    ):
         assert getattr(progress, name) == getattr(expected, name), name
     assert progress.lm_calls == len(ended.bodies)
     calls = [
@@ -267,7 +276,7 @@ def test_events_are_those_of_the_uninterrupted_run(uninterrupted, killed):
     expected = [e.WhichOneof("event") for e in uninterrupted.events]
     assert [k for k in kinds if k != "resumed"] == expected
     resumed = [e.resumed for e in ended.events if e.HasField("resumed")]
-    assert [r.resume_count for r in resumed] == list(range(1, KILLS + 1))
+    assert [r.resume_count for r in resumed] == list(range(1, KILLS + 2))
     kept = [r.answers_kept for r in resumed]
     assert kept == sorted(kept)
     assert {r.reason for r in resumed} == {"the server was restarted"}

@@ -86,6 +86,30 @@ def test_watch_goes_on_where_it_broke_off_when_the_sidecar_is_killed(
 
 
 @pytest.mark.slow
+def test_resumed_run_is_followed_to_its_new_end(tmp_path: Path) -> None:
+    """What was cancelled and goes on is followed to its new end."""
+    view = Recorder()
+    with (
+        running_stand_in(latency_s=0.02) as stand_in,
+        server_process(tmp_path, lm_base_url=stand_in.base_url) as server,
+        sidejudge.connect(server.address) as client,
+    ):
+        name = start_run(client, tmp_path)
+        stand_in.wait_for_calls(5, timeout_s=60)
+        session = Session(server.address, 30, client)
+        client.optimization.CancelOptimization(
+            optimization_service_pb2.CancelOptimizationRequest(name=name)
+        )
+        cancelled = follow(session, name, Recorder())
+        client.optimization.ResumeOptimization(
+            optimization_service_pb2.ResumeOptimizationRequest(name=name)
+        )
+        run = follow(session, name, view)
+    assert cancelled.state == Optimization.STATE_CANCELLED
+    assert run.state == Optimization.STATE_SUCCEEDED
+
+
+@pytest.mark.slow
 def test_sidecar_that_stays_away_ends_the_watch_with_a_way_back(
     tmp_path: Path,
 ) -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from sidejudge_server.errors import LMUnavailableError
+from sidejudge_server.errors import LMRequestError, LMUnavailableError
 from sidejudge_server.lm.caching_client import CachingClient
 from sidejudge_server.lm.call_cache import CallCache, call_key
 from sidejudge_server.lm.types import LMUsage
@@ -179,3 +179,123 @@ def test_same_model_at_another_address_is_another_model(stand_in):
         ]
 
         assert clients[0].identity != clients[1].identity
+
+
+def test_answers_of_an_earlier_process_are_replayed_once_and_then_cached(
+    stand_in, tmp_path
+):
+    """The first time they have the usage that they had then; afterwards they cost nothing."""
+    path = tmp_path / "calls.jsonl"
+    (paid,), _ = asyncio.run(_ask_all(stand_in.base_url, path, [chat("one")]))
+    (again, hit), cache = asyncio.run(
+        _ask_all(stand_in.base_url, path, [chat("one"), chat("one")])
+    )
+
+    assert stand_in.call_count == 1
+    assert again.usage == paid.usage
+    assert hit.usage == LMUsage()
+    assert (cache.replayed, cache.hits, cache.misses) == (1, 1, 0)
+
+
+def test_file_is_its_owners_alone(stand_in, tmp_path):
+    """It holds what was judged."""
+    path = tmp_path / "calls.jsonl"
+    asyncio.run(_ask_all(stand_in.base_url, path, [chat("one")]))
+
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("ending", ["settle", "cancel"])
+def test_answer_in_flight_is_kept_in_the_last_moments(stand_in, tmp_path, ending):
+    """Whether its caller waits or was cancelled; a further call is not made."""
+    path = tmp_path / "calls.jsonl"
+
+    async def last_moments():
+        inner = make_client(stand_in.base_url, model="openai/slow")
+        client = CachingClient(inner, CallCache(path))
+        asked = asyncio.create_task(client.complete(chat("asked")))
+        await asyncio.to_thread(stand_in.wait_for_calls, 1)
+        client.keep_what_comes()
+        if ending == "cancel":
+            asked.cancel()
+        late = asyncio.create_task(client.complete(chat("late")))
+        settling = asyncio.create_task(asyncio.to_thread(client.settle, 10.0))
+        await asyncio.sleep(0)
+        assert not settling.done()
+        stand_in.release()
+        await settling
+        assert not late.done()
+        late.cancel()
+        await asyncio.gather(asked, late, return_exceptions=True)
+        await client.close()
+
+    asyncio.run(last_moments())
+    cache = CallCache(path)
+
+    assert stand_in.call_count == 1
+    assert len(cache) == 1
+    cache.close()
+
+
+def test_waiting_for_answers_in_flight_ends(stand_in):
+    """A model that never answers does not keep a process alive."""
+
+    async def last_moments():
+        inner = make_client(stand_in.base_url, model="openai/slow")
+        client = CachingClient(inner, CallCache())
+        asked = asyncio.create_task(client.complete(chat("asked")))
+        await asyncio.to_thread(stand_in.wait_for_calls, 1)
+        await asyncio.to_thread(client.settle, 0.01)
+        done = asked.done()
+        stand_in.release()
+        await asked
+        await client.close()
+        return done
+
+    assert not asyncio.run(last_moments())
+
+
+def test_refusals_are_kept_for_who_wants_to_do_the_same_again(stand_in, tmp_path):
+    """The model is not asked a second time; without the wish it is."""
+    path = tmp_path / "calls.jsonl"
+
+    async def ask(keep_refusals):
+        inner = make_client(stand_in.base_url, model="openai/too-long")
+        client = CachingClient(inner, CallCache(path), keep_refusals=keep_refusals)
+        try:
+            with pytest.raises(LMRequestError) as refused:
+                await client.complete(chat("long"))
+            return refused.value
+        finally:
+            await client.close()
+
+    first, again = (asyncio.run(ask(True)) for _ in range(2))
+
+    assert stand_in.call_count == 1
+    assert (again.message, again.reason, again.metadata) == (
+        first.message,
+        first.reason,
+        first.metadata,
+    )
+    (tmp_path / "calls.jsonl").unlink()
+    for _ in range(2):
+        asyncio.run(ask(False))
+    assert stand_in.call_count == 3
+
+
+def test_lack_of_log_probabilities_is_known_after_a_restart(stand_in, tmp_path):
+    """So that the same requests are made in the same way."""
+    path = tmp_path / "calls.jsonl"
+
+    async def supports(*requests):
+        inner = make_client(stand_in.base_url, model="openai/no-logprobs")
+        client = CachingClient(inner, CallCache(path))
+        before = client.supports_logprobs
+        for request in requests:
+            await client.complete(request)
+        after = client.supports_logprobs
+        await client.close()
+        return before, after
+
+    assert asyncio.run(supports(chat("one", top_logprobs=5))) == (True, False)
+    assert asyncio.run(supports()) == (False, False)

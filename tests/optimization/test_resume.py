@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,6 +24,8 @@ from sidejudge_server.errors import (
     NotFoundError,
     ServerStoppingError,
 )
+from sidejudge_server.judges.kinds import JudgeSpec
+from sidejudge_server.judges.types import JudgeKind
 from sidejudge_server.optimization.journal import Journals
 from sidejudge_server.optimization.queue import CreateOptimization
 from sidejudge_server.optimization.resume import MAX_FRUITLESS, ResumeOptimization
@@ -253,7 +257,7 @@ def test_asking_twice_resumes_once(tmp_path):
 
 
 def test_runs_that_cannot_be_resumed_are_refused(tmp_path):
-    """One that succeeded, one of a busy or a deleted judge, and one that is unknown."""
+    """One that succeeded, one of a busy judge, and one that is unknown."""
 
     async def scenario():
         async with running(tmp_path) as server:
@@ -279,6 +283,29 @@ def test_runs_that_cannot_be_resumed_are_refused(tmp_path):
     assert succeeded.reason == "OPTIMIZATION_NOT_RESUMABLE"
     assert succeeded.metadata["cause"] == "it has succeeded"
     assert unknown == "OPTIMIZATION_NOT_FOUND"
+
+
+def test_run_of_a_deleted_judge_is_refused(tmp_path):
+    """There is nothing to make better."""
+
+    async def scenario():
+        async with running(tmp_path) as server:
+            spec = JudgeSpec(
+                JudgeKind.CUSTOM, instructions="Look.", question="Is it good?"
+            )
+            await server.registry.create("mine", spec)
+            await server.train("mine")
+            run_id = (
+                await server.service.create(CreateOptimization("mine"))
+            ).optimization_id
+            await server.service.cancel(run_id)
+            await server.watch_all(run_id)
+            await server.registry.delete("mine")
+            with pytest.raises(FailedPreconditionError) as refused:
+                await server.service.resume(ResumeOptimization(run_id))
+            return refused.value.metadata["cause"]
+
+    assert asyncio.run(scenario()) == "its judge was deleted"
 
 
 def _edit(path, change):
@@ -453,21 +480,48 @@ def test_run_that_makes_no_progress_does_not_go_on_for_ever(tmp_path):
 
 
 def test_journals_of_runs_that_ended_long_ago_are_deleted_at_the_start(tmp_path):
-    """As are directories of no run; those of active and recent runs stay."""
+    """Those of active and recent runs stay."""
     now = datetime(2026, 3, 1, tzinfo=UTC)
-    journals = Journals(Settings(storage=StorageSettings(path=tmp_path / "x.duckdb")))
-    for name in ("active", "old", "recent", "stray"):
-        journals.work_dir(name).mkdir(parents=True)
+    settings = Settings(storage=StorageSettings(path=tmp_path / "x.duckdb"))
+    journals = Journals(settings, "database")
     ended = {
         "active": None,
         "old": now - timedelta(days=8),
         "recent": now - timedelta(days=6),
     }
+    for name in ended:
+        journals.work_dir(name).mkdir(parents=True)
 
     deleted = journals.sweep(ended, now=now)
 
-    assert deleted == ["old", "stray"]
+    assert deleted == ["old"]
     assert [d.name for d in journals.directories()] == ["active", "recent"]
+
+
+def test_start_deletes_what_was_never_begun_and_nothing_of_others(tmp_path):
+    """Only a journal of this database without a row; the directory may be anybody's."""
+
+    async def scenario():
+        run_id = await _interrupted(tmp_path)
+        (root,) = tmp_path.glob("*.runs")
+        (root / "photographs").mkdir()
+        never_begun = root / "never-begun"
+        shutil.copytree(root / run_id, never_begun)
+        foreign = root / "of-another-database"
+        shutil.copytree(root / run_id, foreign)
+        document = json.loads((foreign / "journal.json").read_text())
+        document["content"]["database"] = "another"
+        document["digest"] = hashlib.sha256(
+            json.dumps(
+                document["content"], sort_keys=True, separators=(",", ":")
+            ).encode()
+        ).hexdigest()
+        (foreign / "journal.json").write_text(json.dumps(document))
+        async with running(tmp_path):
+            return run_id, {path.name for path in root.iterdir()}
+
+    run_id, left = asyncio.run(scenario())
+    assert left == {run_id, "photographs", "of-another-database"}
 
 
 def test_without_retention_only_the_log_of_a_cancelled_run_is_left(tmp_path):

@@ -68,8 +68,15 @@ def undecided(record: OptimizationRecord) -> bool:
 class Journals:
     """The journals of a database's runs."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, database_id: str) -> None:
+        """Create it.
+
+        Args:
+            settings: Of the server.
+            database_id: Of the database; the directory may be shared with others.
+        """
         self._settings = settings
+        self._database_id = database_id
         path = settings.storage.path
         configured = settings.optimization.work_dir
         self._root = configured or path.with_name(f"{path.name}.runs")
@@ -143,7 +150,9 @@ class Journals:
     def sweep(
         self, ended: Mapping[str, datetime | None], *, now: datetime
     ) -> list[str]:
-        """Delete what is too old, or of no run.
+        """Delete what is too old, and what a run left behind that was not even begun.
+
+        Directories that are not known to be of this database stay, whatever they are.
 
         Args:
             ended: When the runs of this database have ended that may have a directory, by id;
@@ -159,10 +168,18 @@ class Journals:
         for directory in self.directories():
             known = directory.name in ended
             at = ended.get(directory.name)
-            if not known or (at is not None and at < kept_since):
+            old = at is not None and at < kept_since
+            if old or (not known and self._is_ours(directory)):
                 shutil.rmtree(directory, ignore_errors=True)
                 deleted.append(directory.name)
         return deleted
+
+    def _is_ours(self, directory: Path) -> bool:
+        """Return whether a run of this database has written a directory's journal."""
+        try:
+            return _read(directory / _NAME).get("database") == self._database_id
+        except JournalError:
+            return False
 
     def directories(self) -> list[Path]:
         """Return the directories of all runs."""
@@ -180,6 +197,7 @@ class Journals:
         _refuse_keys(spec)
         return {
             "format": _FORMAT,
+            "database": self._database_id,
             "versions": _versions(),
             "models": self._models(),
             "dataset_digest": journal.dataset_digest,

@@ -13,7 +13,7 @@ from sidejudge_server.judges.kinds import curated_instructions
 from sidejudge_server.judges.versions import Judge, JudgeVersion
 from sidejudge_server.optimization.budget import OptimizationBudget
 from sidejudge_server.optimization.estimate import RunEstimate
-from sidejudge_server.optimization.journal import Journal, Journals
+from sidejudge_server.optimization.journal import Journal
 from sidejudge_server.optimization.plan import (
     InstructionSource,
     OptimizationConfig,
@@ -145,7 +145,7 @@ def new_journal(
         task_lm=settings.task_lm,
         prompt_lm=settings.prompt_lm,
         model_dir=str(settings.model_dir),
-        work_dir=str(Journals(settings).work_dir(run_id)),
+        work_dir="",  # the worker gets it when it starts
     )
     training_set = data.training_set
     return Journal(spec, training_set.digest, tuple(training_set.warnings))

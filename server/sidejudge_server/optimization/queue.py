@@ -13,7 +13,7 @@ from sidejudge_server.config import LMSettings, Settings
 from sidejudge_server.errors import InvalidRequestError, NotFoundError
 from sidejudge_server.judges.codec import canonical_json
 from sidejudge_server.judges.registry import JudgeRegistry
-from sidejudge_server.judges.requests import Claim, RequestLog
+from sidejudge_server.judges.requests import Claim, RequestLog, commit
 from sidejudge_server.optimization.budget import unpriced_models
 from sidejudge_server.optimization.estimator import Estimator, Preview
 from sidejudge_server.optimization.executor import Executor
@@ -117,7 +117,7 @@ class OptimizationService:
         self._estimator = Estimator(storage, registry, training, settings)
         self._shadows = shadows or ShadowCandidates(storage)
         self._finisher = Finisher(registry, self._shadows)
-        self._journals = Journals(settings)
+        self._journals = Journals(settings, storage.database_id)
         self._resumer = Resumer(storage, registry, self._journals)
         self._runner = Runner(
             executor,
@@ -415,6 +415,8 @@ class OptimizationService:
     ) -> OptimizationRecord:
         record = await self.get(command.optimization_id)
         if record.optimization_id in self._live:
+            if claimed := claim(record.optimization_id):
+                await commit(self._storage, *claimed)
             return record
         try:
             reopened = await self._resumer.reopen(record)

@@ -290,7 +290,9 @@ class Runner:
             prompt_lm=await self._resolve_lm(prompt_lm) if prompt_lm else None,
             shared_with_earlier=earlier.shared,
             budget=OptimizationBudget.from_json(json.loads(run.record.budget_json)),
-            spent=spent_before(run.progress),
+            # Answers that were asked for again are counted when they are asked for again.
+            spent=replace(spent_before(run.progress), cached_calls=0),
+            work_dir=str(self._journals.work_dir(run.run_id)),
             elapsed_s=run.progress.elapsed_s,
             lm_outage_s=self._settings.optimization.lm_outage_s,
         )

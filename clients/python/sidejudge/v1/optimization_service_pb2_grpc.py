@@ -143,7 +143,7 @@ class OptimizationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchOptimization(self, request, context):
-        """Streams the events of a run: without a token first a snapshot, then live; with a token exactly the events after it; from the start if asked. Ends with `finished`. Errors: OPTIMIZATION_NOT_FOUND, INVALID_RESUME_TOKEN.
+        """Streams the events of a run: without a token first a snapshot, then live; with a token exactly the events after it; from the start if asked. Ends with the `finished` of a run that is not going; a server that stops ends it with SERVER_STOPPING, to be watched on with the last token. Errors: OPTIMIZATION_NOT_FOUND, INVALID_RESUME_TOKEN, SERVER_STOPPING.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

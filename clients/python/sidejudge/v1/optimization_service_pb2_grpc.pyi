@@ -48,7 +48,7 @@ class OptimizationServiceStub:
     ListTrials: _grpc.UnaryUnaryMultiCallable[_optimization_service_pb2.ListTrialsRequest, _optimization_service_pb2.ListTrialsResponse]
     """Lists the trials of a run in order. Errors: OPTIMIZATION_NOT_FOUND."""
     WatchOptimization: _grpc.UnaryStreamMultiCallable[_optimization_service_pb2.WatchOptimizationRequest, _optimization_service_pb2.WatchOptimizationResponse]
-    """Streams the events of a run: without a token first a snapshot, then live; with a token exactly the events after it; from the start if asked. Ends with `finished`. Errors: OPTIMIZATION_NOT_FOUND, INVALID_RESUME_TOKEN."""
+    """Streams the events of a run: without a token first a snapshot, then live; with a token exactly the events after it; from the start if asked. Ends with the `finished` of a run that is not going; a server that stops ends it with SERVER_STOPPING, to be watched on with the last token. Errors: OPTIMIZATION_NOT_FOUND, INVALID_RESUME_TOKEN, SERVER_STOPPING."""
     CancelOptimization: _grpc.UnaryUnaryMultiCallable[_optimization_service_pb2.CancelOptimizationRequest, _optimization_service_pb2.CancelOptimizationResponse]
     """Asks a run to stop. It ends as CANCELLED within about 2 seconds and keeps the best version so far; nothing is deployed. A run that has ended stays as it is."""
     ResumeOptimization: _grpc.UnaryUnaryMultiCallable[_optimization_service_pb2.ResumeOptimizationRequest, _optimization_service_pb2.ResumeOptimizationResponse]
@@ -84,7 +84,7 @@ class OptimizationServiceAsyncStub(OptimizationServiceStub):
     ListTrials: _aio.UnaryUnaryMultiCallable[_optimization_service_pb2.ListTrialsRequest, _optimization_service_pb2.ListTrialsResponse]  # type: ignore[assignment]
     """Lists the trials of a run in order. Errors: OPTIMIZATION_NOT_FOUND."""
     WatchOptimization: _aio.UnaryStreamMultiCallable[_optimization_service_pb2.WatchOptimizationRequest, _optimization_service_pb2.WatchOptimizationResponse]  # type: ignore[assignment]
-    """Streams the events of a run: without a token first a snapshot, then live; with a token exactly the events after it; from the start if asked. Ends with `finished`. Errors: OPTIMIZATION_NOT_FOUND, INVALID_RESUME_TOKEN."""
+    """Streams the events of a run: without a token first a snapshot, then live; with a token exactly the events after it; from the start if asked. Ends with the `finished` of a run that is not going; a server that stops ends it with SERVER_STOPPING, to be watched on with the last token. Errors: OPTIMIZATION_NOT_FOUND, INVALID_RESUME_TOKEN, SERVER_STOPPING."""
     CancelOptimization: _aio.UnaryUnaryMultiCallable[_optimization_service_pb2.CancelOptimizationRequest, _optimization_service_pb2.CancelOptimizationResponse]  # type: ignore[assignment]
     """Asks a run to stop. It ends as CANCELLED within about 2 seconds and keeps the best version so far; nothing is deployed. A run that has ended stays as it is."""
     ResumeOptimization: _aio.UnaryUnaryMultiCallable[_optimization_service_pb2.ResumeOptimizationRequest, _optimization_service_pb2.ResumeOptimizationResponse]  # type: ignore[assignment]
@@ -153,7 +153,7 @@ class OptimizationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _optimization_service_pb2.WatchOptimizationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_optimization_service_pb2.WatchOptimizationResponse], _abc.AsyncIterator[_optimization_service_pb2.WatchOptimizationResponse]]:
-        """Streams the events of a run: without a token first a snapshot, then live; with a token exactly the events after it; from the start if asked. Ends with `finished`. Errors: OPTIMIZATION_NOT_FOUND, INVALID_RESUME_TOKEN."""
+        """Streams the events of a run: without a token first a snapshot, then live; with a token exactly the events after it; from the start if asked. Ends with the `finished` of a run that is not going; a server that stops ends it with SERVER_STOPPING, to be watched on with the last token. Errors: OPTIMIZATION_NOT_FOUND, INVALID_RESUME_TOKEN, SERVER_STOPPING."""
 
     @_abc_1.abstractmethod
     def CancelOptimization(
