@@ -460,6 +460,20 @@ def test_run_whose_journal_cannot_be_written_is_not_started(tmp_path):
     assert active == []
 
 
+def test_model_that_cannot_be_reached_fails_its_run_and_not_the_request(tmp_path):
+    """A model string without a known provider is the run's problem, told by its worker."""
+
+    async def scenario():
+        unknown = {"model": "nobody/x", "base_url": None}
+        async with running(tmp_path, lm=unknown, entry=None) as server:
+            await server.train()
+            run_id = (await server.service.create(_SAFETY)).optimization_id
+            return (await server.watch_all(run_id))[-1].record
+
+    ended = asyncio.run(scenario())
+    assert ended.state == "failed"
+
+
 def test_run_that_makes_no_progress_does_not_go_on_for_ever(tmp_path):
     """A run that takes the server down with it is left alone in the end, and can be asked for."""
 

@@ -224,11 +224,7 @@ class Journals:
         return models
 
     def _require_same_models(self, content: Mapping[str, Any]) -> None:
-        try:
-            now = self._models()
-        except ConfigError as error:
-            raise JournalError(f"its model cannot be reached: {error}") from error
-        then = content["models"]
+        now, then = self._models(), content["models"]
         for role in ("task", "prompt"):
             if now.get(role) != then.get(role):
                 raise JournalError(
@@ -250,7 +246,11 @@ class Journals:
 
 def _model(settings: LMSettings) -> dict[str, str]:
     """Return the name of a model and what tells it from others; an address may hold a password."""
-    identity = f"{model_identity(settings)} logprobs={settings.logprobs}"
+    try:
+        identity = model_identity(settings)
+    except ConfigError:
+        identity = "not one that can be reached"  # which the worker will say
+    identity += f" logprobs={settings.logprobs}"
     return {
         "model": settings.model,
         "identity": hashlib.sha256(identity.encode()).hexdigest(),
