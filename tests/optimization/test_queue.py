@@ -172,6 +172,51 @@ def test_run_that_waits_for_its_model_to_start_can_be_cancelled(tmp_path):
     assert ended.candidate_version is None
 
 
+def test_cancel_that_meets_the_start_of_its_run_is_not_undone(tmp_path, monkeypatch):
+    """Once it is on disk no row without it follows: a restart would go on with the run."""
+
+    async def scenario():
+        async with running(tmp_path, max_workers=1) as server:
+            await server.train()
+            await server.train("relevance")
+            first = await server.service.create(CreateOptimization("relevance"))
+            queued = await server.service.create(_SAFETY)
+            run = server.service._live[queued.optimization_id]
+            noting, starting = asyncio.Event(), asyncio.Event()
+            write, append, rows = server.storage.write, run.append, []
+
+            async def slow(*commands):
+                for command in commands:
+                    row = getattr(command, "record", None)
+                    if getattr(row, "optimization_id", "") == run.run_id:
+                        rows.append(row.state)
+                        if row.state == "cancelling" and not noting.is_set():
+                            noting.set()
+                            await starting.wait()
+                await write(*commands)
+
+            async def seen(*args, **changes):
+                if changes.get("state") == "running":
+                    starting.set()
+                await append(*args, **changes)
+
+            monkeypatch.setattr(server.storage, "write", slow)
+            monkeypatch.setattr(run, "append", seen)
+            cancelling = asyncio.create_task(server.service.cancel(run.run_id))
+            await noting.wait()
+            await server.service.cancel(first.optimization_id)
+            answered = await asyncio.wait_for(cancelling, 20)
+            events = server.watch_all(run.run_id)
+            ended = (await asyncio.wait_for(events, 20))[-1].record
+            return answered, rows, ended
+
+    answered, rows, ended = asyncio.run(scenario())
+    assert answered.state == "cancelling"
+    assert rows[0] == "cancelling"
+    assert set(rows[1:-1]) <= {"cancelling"}
+    assert rows[-1] == ended.state == "cancelled"
+
+
 @pytest.mark.parametrize(
     ("sources", "places", "order"),
     [

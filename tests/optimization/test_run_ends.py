@@ -279,6 +279,37 @@ def test_result_that_comes_after_a_cancel_is_kept_but_not_deployed(tmp_path):
     assert deployed == 1
 
 
+def test_cancel_while_the_version_is_stored_deploys_nothing(tmp_path, monkeypatch):
+    """It was acknowledged before the deployment: the version is kept, the run cancelled."""
+
+    async def scenario():
+        async with running(tmp_path, entry=toy_workers.improves) as server:
+            await server.train()
+            storing, go_on = asyncio.Event(), asyncio.Event()
+            add_version = server.registry.add_version
+
+            async def slow(*args, **kwargs):
+                storing.set()
+                await go_on.wait()
+                return await add_version(*args, **kwargs)
+
+            monkeypatch.setattr(server.registry, "add_version", slow)
+            record = await server.service.create(
+                replace(_SAFETY, deploy_if_better=True)
+            )
+            await asyncio.wait_for(storing.wait(), 20)
+            asked = await server.service.cancel(record.optimization_id)
+            go_on.set()
+            ended = (await server.watch_all(record.optimization_id))[-1].record
+            return asked, ended, server.registry.get("safety").deployed_version
+
+    asked, ended, deployed = asyncio.run(scenario())
+    assert asked.state == "cancelling"
+    assert (ended.state, ended.candidate_version) == ("cancelled", 2)
+    assert ended.decision_json is None
+    assert deployed == 1
+
+
 def test_worker_that_dies_three_times_fails_its_run_and_no_other(tmp_path):
     """Two deaths are made good; the third is told with its exit code, the best version is kept."""
 

@@ -147,6 +147,8 @@ class Finisher:
         version = await self._store(
             record, last.get("candidate"), metrics=last.get("metrics", {})
         )
+        if await self._cancelled_before_it_serves(run, version):
+            return
         if version is not None and decision["outcome"] == Outcome.IMPROVED:
             if decision.get("stage") == Stage.SHADOW:
                 if not await self._overtaken(run, version, "does not go into shadow"):
@@ -160,6 +162,21 @@ class Finisher:
                     run, version, decision["summary"]
                 )
         await self._succeeded(run, last, version, decision)
+
+    async def _cancelled_before_it_serves(
+        self, run: LiveRun, version: int | None
+    ) -> bool:
+        """End a run whose cancel came while its version was stored; False if there was none.
+
+        One whose version serves already, because its end is being tried again, has come too far.
+        """
+        if not run.cancel_asked.is_set():
+            return False
+        judge = self._registry.find(run.record.judge_id)
+        if judge is not None and version == judge.deployed_version:
+            return False
+        await self._stop(run, None, version=version)
+        return True
 
     async def _succeeded(
         self,

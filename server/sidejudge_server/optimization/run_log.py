@@ -150,6 +150,7 @@ class LiveRun:
         """Write an event, and changes of the run's row with it, and wake the watchers.
 
         ``finished`` keeps the row as it is then, for watchers that come after the run was resumed.
+        A run that somebody wants to stop stays ``cancelling`` until its end, whatever is written.
 
         Args:
             kind: One that belongs into the log.
@@ -327,6 +328,9 @@ def _row_from_json(document: Mapping[str, Any]) -> OptimizationRecord:
 def _changed(
     record: OptimizationRecord, changes: Mapping[str, Any]
 ) -> OptimizationRecord:
+    if record.state == "cancelling" and changes.get("state") not in ENDED_STATES:
+        # Whoever asked was answered: nothing that was on its way before may undo it.
+        changes = {**changes, "state": record.state}
     return replace(record, **changes)
 
 

@@ -143,7 +143,7 @@ class Runner:
     def _judged(self, run: LiveRun, last: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return what a worker's last word means after what was asked of it."""
         finished = last["kind"] == EventKind.RESULT.value
-        if run.record.state == "cancelling":
+        if run.cancel_asked.is_set():
             if finished and last["candidate"] is not None:
                 # Asked to stop a moment too late: keep the result, deploy nothing.
                 score = run.progress.best_score
@@ -198,7 +198,7 @@ class Runner:
             last = await self._live(run, journal)
             if last["kind"] != EventKind.CRASHED.value:
                 return last
-            if run.record.state == "cancelling":
+            if run.cancel_asked.is_set():
                 return {"kind": EventKind.CANCELLED.value}
             if self._closing.is_set():
                 raise _ServerStops
