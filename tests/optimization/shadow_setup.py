@@ -75,7 +75,10 @@ class Shadowing:
             candidate: What the candidate will be: right or wrong, unusable is the stand-in's.
             baseline: What the baseline was.
             version: That answered.
-            options: ``label``, ``group``, ``wait``.
+            options: ``text``, ``label``, ``group``, ``wait``.
+
+        Returns:
+            The evaluations that were corrected.
         """
         label = options.get("label", "fail")
         other = "pass" if label == "fail" else "fail"
@@ -98,6 +101,15 @@ class Shadowing:
             await self.feedback.record(Correction(about.evaluation_id, verdict=label))
         await self.collector.drain()
         if options.get("wait", True):
+            await self.judge.drain()
+        return abouts
+
+    async def restate(self, about, *, wait=True, **said):
+        """Give the same label to an evaluation again; ``said`` is author or comment."""
+        correction = Correction(about.evaluation_id, verdict="fail", **said)
+        await self.feedback.record(correction)
+        await self.collector.drain()
+        if wait:
             await self.judge.drain()
 
     async def correct_scores(self, labels, *, baseline, candidate, wait=True):

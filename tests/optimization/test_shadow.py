@@ -142,6 +142,77 @@ def test_only_corrections_of_the_baseline_by_unseen_groups_count(run):
     assert (candidate.wins, candidate.pairs) == (5, 13)
 
 
+def test_a_label_that_is_repeated_counts_once(run):
+    """The same author edits a comment, says it again, or another author says it too."""
+
+    async def scenario(env):
+        await env.enter()
+        (about,) = await env.correct(1)
+        once = env.latest()
+        for comment in ("why", "why indeed", "why indeed"):
+            await env.restate(about, comment=comment)
+        await env.restate(about, author="bob")
+        return once, env.latest(), env.registry.get("safety").deployed_version
+
+    once, candidate, deployed = run(scenario)
+    assert (once.wins, once.pairs) == (6, 21)
+    assert candidate == once
+    assert deployed == 1
+
+
+def test_inputs_that_were_judged_again_count_once(run):
+    """Another evaluation of what was counted, with a label of its own, is the same evidence."""
+
+    async def scenario(env):
+        await env.enter()
+        await env.correct(1, group="new group")
+        await env.correct(1, group="new group")
+        return env.latest()
+
+    candidate = run(scenario)
+    assert (candidate.wins, candidate.pairs) == (6, 21)
+
+
+def test_a_label_replaced_before_it_was_judged_still_counts(run, stand_in):
+    """The model is down while the author corrects it: what holds in the end is counted, once."""
+
+    async def before(env):
+        await env.enter()
+        stand_in.fail_after(0)
+        calls = stand_in.call_count
+        (about,) = await env.correct(1, wait=False)
+        await asyncio.to_thread(stand_in.wait_for_calls, calls + 1)
+        await env.restate(about, comment="why", wait=False)
+        return env.latest()
+
+    async def after(env):
+        await env.judge.drain()
+        return env.latest()
+
+    down = run(before)
+    stand_in.fail_after(None)
+    assert (down.pairs, run(after).pairs) == (20, 21)
+
+
+def test_a_held_out_input_that_is_labelled_again_does_not_count(run):
+    """The gate has asked it already; others of its group count."""
+
+    async def scenario(env):
+        # A group that is on the test side takes the inputs that are related to it there.
+        await env.bring("held out", "test")
+        (about,) = await env.correct(1, group="held out")
+        await env.enter()
+        await env.restate(about, comment="why")
+        await env.correct(1, group="held out")
+        nothing = env.latest()
+        await env.correct(1, group="held out", text="another")
+        return nothing, env.latest()
+
+    nothing, candidate = run(scenario)
+    assert (nothing.pairs, nothing.last_example_id) == (20, nothing.start_id)
+    assert (candidate.wins, candidate.pairs) == (6, 21)
+
+
 def test_corrections_from_before_the_shadow_do_not_count(run):
     """The run may have learnt from them."""
 

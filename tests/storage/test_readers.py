@@ -244,6 +244,22 @@ def test_group_keeps_the_side_of_an_example_that_was_rejected_later(
     assert asyncio.run(work()) == {"g1": "validation"}
 
 
+def test_the_first_example_of_an_input_is_found_rejected_or_not(
+    storage: Storage,
+) -> None:
+    """A label that was replaced was there all the same; other judges have their own."""
+    foreign = samples.example(judge_id="other", content_digest="d1")
+    superseded = samples.example(content_digest="d1", rejection="superseded")
+    later = samples.example(content_digest="d1")
+
+    async def work() -> dict[str, str]:
+        await storage.write(foreign, superseded, later)
+        assert await storage.examples.first_by_digest("brevity", []) == {}
+        return await storage.examples.first_by_digest("brevity", ["d1", "d3"])
+
+    assert asyncio.run(work()) == {"d1": superseded.example_id}
+
+
 def test_same_input_is_found_unless_it_was_rejected_for_good(storage: Storage) -> None:
     """Accepted and conflicting examples take part in comparisons, others do not."""
     accepted = samples.example(content_digest="d1")

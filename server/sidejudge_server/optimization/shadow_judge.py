@@ -162,7 +162,9 @@ class ShadowJudge:
         """Return the corrections that are evidence.
 
         The baseline has answered them, and the candidate was not made from their like: a group is
-        new, or on the test side.
+        new, or on the test side. Each input is evidence once, however often it is labelled: not
+        if it was there when the shadow began, perhaps as a pair of the gate, or was passed by
+        since. A label that replaces one that nobody has looked at yet still counts.
         """
         answered = await self._storage.evaluations.versions(
             [e.evaluation_id for e in page if e.evaluation_id is not None]
@@ -172,11 +174,15 @@ class ShadowJudge:
             {example.group_key for example in page},
             before=candidate.start_id,
         )
+        first = await self._storage.examples.first_by_digest(
+            candidate.judge_id, {example.content_digest for example in page}
+        )
         return [
             example
             for example in page
             if answered.get(example.evaluation_id or "") == candidate.baseline_version
             and (example.split == Split.TEST or example.group_key not in old)
+            and first[example.content_digest] > candidate.last_example_id
         ]
 
     async def _judge(

@@ -95,6 +95,21 @@ class ExampleReader(Reader[ExampleRecord]):
         )
         return {group for (group,) in rows}
 
+    async def first_by_digest(
+        self, judge_id: str, digests: Iterable[str]
+    ) -> dict[str, str]:
+        """Return the id of the first example with each of these inputs, rejected ones included."""
+        wanted = [*digests]
+        if not wanted:
+            return {}
+        where = Where().equals(judge_id=judge_id).member("content_digest", wanted)
+        rows = await self._rows(
+            f"SELECT content_digest, min(example_id) FROM examples{where.sql}"  # noqa: S608 - names are ours, values are bound
+            " GROUP BY content_digest",
+            where.params,
+        )
+        return dict(rows)
+
     async def accepted(self, judge_id: str) -> _Examples:
         """Return the accepted examples of a judge, oldest first."""
         where = _where(ExampleFilter(judge_id))
