@@ -196,6 +196,52 @@ def test_paused_policy_starts_nothing_until_it_is_resumed(tmp_path):
     assert len(after) == 1
 
 
+def test_a_pause_waits_for_a_run_that_is_being_started(tmp_path, monkeypatch):
+    """Whoever was told that the policy is paused sees every run that it has started."""
+
+    class Lock(asyncio.Lock):
+        """Says when somebody has to wait for it."""
+
+        def __init__(self):
+            super().__init__()
+            self.waited_for = asyncio.Event()
+
+        async def acquire(self):
+            if self.locked():
+                self.waited_for.set()
+            return await super().acquire()
+
+    async def scenario():
+        async with _watched(tmp_path, entry=searches_until_cancelled) as watched:
+            service, lock = watched.server.service, Lock()
+            watched.policies._locks["safety"] = lock
+            await watched.policies.update("safety", _ON)
+            deciding, go_on = asyncio.Event(), asyncio.Event()
+            create = service.create
+
+            async def slow(command):
+                deciding.set()
+                await go_on.wait()
+                return await create(command)
+
+            monkeypatch.setattr(service, "create", slow)
+            await watched.teach(60)
+            watched.scheduler.wake("safety")
+            await asyncio.wait_for(deciding.wait(), 20)
+            pausing = asyncio.create_task(watched.policies.pause("safety"))
+            waiting = asyncio.create_task(lock.waited_for.wait())
+            await asyncio.wait({pausing, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            go_on.set()
+            paused = await asyncio.wait_for(pausing, 20)
+            await watched.scheduler.idle()
+            return paused, await watched.runs()
+
+    paused, runs = asyncio.run(scenario())
+    assert paused.policy.paused
+    assert [r.optimization_id for r in runs] == [paused.last.optimization_id]
+
+
 def test_cool_down_holds_the_next_run_back(tmp_path):
     """From the end of the run before, whoever started it."""
 

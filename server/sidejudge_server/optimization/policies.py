@@ -163,6 +163,12 @@ class PolicyService:
         Raises:
             SidejudgeError: A run was due and could not be started.
         """
+        # Who pauses the policy waits until a run that is being started is there to be seen, and
+        # none starts afterwards. Creating a run asks nothing of policies, so nobody waits in turn.
+        async with self._locks[judge_id]:
+            return await self._start_if_due(judge_id)
+
+    async def _start_if_due(self, judge_id: str) -> PolicyState | None:
         record = await self._storage.policies.get(judge_id)
         if (
             record is None
