@@ -378,6 +378,33 @@ def test_a_failed_run_uses_no_examples_up(tmp_path):
     assert after[0].trigger_reason == first.trigger_reason
 
 
+def test_failing_runs_are_not_started_over_and_over(tmp_path):
+    """Without a cool-down there is still a pause, twice as long after the next failure."""
+
+    async def scenario():
+        async with _watched(tmp_path, entry=dies) as watched:
+            await watched.policies.update("safety", {**_ON, "cool_down": timedelta()})
+            await watched.correct(60)
+            seen = []
+            for minutes in (10, 20):
+                await asyncio.wait_for(watched.end(), 20)
+                state = await watched.policies.get("safety")
+                over = state.situation.last_end + timedelta(minutes=minutes)
+                watched.clock.now = over - timedelta(seconds=1)
+                await watched.look()
+                before = len(await watched.runs())
+                watched.clock.now = over
+                await watched.look()
+                after = len(await watched.runs())
+                seen.append((state.ruling.waiting_for, before, after))
+            return seen
+
+    first, second = asyncio.run(scenario())
+    assert "a pause after a failed run, until" in first[0]
+    assert "a pause after 2 failed runs in a row, until" in second[0]
+    assert (first[1:], second[1:]) == ((1, 2), (2, 3))
+
+
 def test_policy_and_what_is_due_survive_a_restart(tmp_path):
     """What came while nobody looked starts a run when the server is back."""
 

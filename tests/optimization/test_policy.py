@@ -62,6 +62,32 @@ def test_cool_down_ends_at_its_time():
     assert _ruling(last_end=_NOW - timedelta(hours=6)).reason
 
 
+@pytest.mark.parametrize(
+    ("failures", "minutes", "cause"),
+    [
+        (1, 10, "a pause after a failed run"),
+        (2, 20, "a pause after 2 failed runs in a row"),
+        (8, 1280, "a pause after 8 failed runs in a row"),
+        (9, 1440, "a pause after 9 failed runs in a row"),
+        (50, 1440, "a pause after 50 failed runs in a row"),
+    ],
+)
+def test_failures_hold_the_next_run_back_longer_each_time(failures, minutes, cause):
+    """Also without a cool-down; a longer cool-down counts instead."""
+    policy = replace(_POLICY, cool_down=timedelta())
+    end = _NOW - timedelta(seconds=1)
+    waiting = _ruling(policy, last_end=end, failures=failures)
+    over = end + timedelta(minutes=minutes)
+    assert waiting.look_again_at == over
+    assert waiting.waiting_for == f"{cause}, until {over:%Y-%m-%d %H:%M} UTC"
+    assert _ruling(policy, last_end=_NOW - (over - end), failures=failures).reason
+    assert _ruling(policy, last_end=_NOW, failures=0).reason
+    cooling = _ruling(
+        replace(_POLICY, cool_down=timedelta(days=2)), last_end=end, failures=failures
+    )
+    assert cooling.waiting_for.startswith("the cool-down, until")
+
+
 def test_the_rest_of_the_daily_budget_is_the_budget_of_the_run():
     """Calls, tokens and money that the last 24 hours have left; time and trials bound each run."""
     budget = OptimizationBudget(

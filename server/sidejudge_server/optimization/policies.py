@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import Any, Protocol
 
 from sidejudge_server.config import Settings
@@ -284,6 +285,8 @@ class PolicyService:
             OptimizationFilter(judge_id=judge_id), before=None, limit=_LOOKED_BACK
         )
         used = next((run for run in runs if run.state != "failed"), None)
+        states = [run.state for run in runs if run.ended_at is not None]
+        failures = sum(1 for _ in takewhile("failed".__eq__, states))
         new = await self._storage.examples.new(
             judge_id,
             after=used.optimization_id if used else None,
@@ -302,6 +305,7 @@ class PolicyService:
                 (run.ended_at for run in runs if run.ended_at is not None), default=None
             ),
             active=f"optimizations/{active}" if active else "",
+            failures=failures,
             spent=Spent.of(json.loads(run.progress_json) for run in recent),
             oldest_spend_at=recent[0].created_at if recent else None,
         )

@@ -3,7 +3,7 @@
 A run is due when enough has been learnt since the last one: so many accepted examples, of which so
 many show the judge wrong. The cool-down and the daily budget hold it back. What is learnt counts
 from the last run that took the data in; a failed one did not, and is tried again after the
-cool-down.
+cool-down, or after a wait that doubles with each failure in a row if that is longer.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ DEFAULT_MIN_NEW_EXAMPLES = 50
 DEFAULT_MIN_DISAGREEMENTS = 5
 DEFAULT_COOL_DOWN = timedelta(hours=6)
 
+_WAIT_AFTER_FAILURE = timedelta(minutes=10)
 _MOST_EXAMPLES = 100_000
 _LONGEST_COOL_DOWN = timedelta(days=365)
 _CONFIG_PREFIX = "optimization.config."
@@ -127,6 +128,7 @@ class Situation:
         last_run_at: When it was created.
         last_end: When the last run of the judge, whatever came of it, ended.
         active: A run of the judge that has not ended, `optimizations/{optimization}`, or "".
+        failures: Runs of the judge that failed since the last one that did not.
         spent: By the policy's runs of the last 24 hours.
         oldest_spend_at: When the first of these was created.
     """
@@ -138,6 +140,7 @@ class Situation:
     last_run_at: datetime | None = None
     last_end: datetime | None = None
     active: str = ""
+    failures: int = 0
     spent: Spent = Spent()
     oldest_spend_at: datetime | None = None
 
@@ -182,10 +185,16 @@ def rule(policy: Policy, situation: Situation) -> Ruling:
     if situation.active:
         waits.append(f"{situation.active} to end")
     elif situation.last_end is not None:
-        cool = situation.last_end + policy.cool_down
-        if cool > situation.now:
-            waits.append(f"the cool-down, until {_moment(cool)}")
-            again.append(cool)
+        pause = _wait_after(situation.failures)
+        cause = f"a pause after {situation.failures} failed runs in a row"
+        if situation.failures == 1:
+            cause = "a pause after a failed run"
+        if policy.cool_down >= pause:
+            pause, cause = policy.cool_down, "the cool-down"
+        over = situation.last_end + pause
+        if over > situation.now:
+            waits.append(f"{cause}, until {_moment(over)}")
+            again.append(over)
     budget, used_up = _left(policy.daily_budget, situation.spent)
     if used_up and situation.oldest_spend_at is not None:
         opens = situation.oldest_spend_at + DAY
@@ -194,6 +203,14 @@ def rule(policy: Policy, situation: Situation) -> Ruling:
     if waits:
         return Ruling("; ".join(waits), "", budget, max(again, default=None))
     return Ruling("", _reason(situation), budget)
+
+
+def _wait_after(failures: int) -> timedelta:
+    """Return the least time to the next start: a cause that stays must not be paid for all day."""
+    if not failures:
+        return timedelta()
+    doublings = min(failures - 1, 8)  # beyond a day, and no overflow
+    return min(DAY, _WAIT_AFTER_FAILURE * 2**doublings)
 
 
 def _left(budget: OptimizationBudget, spent: Spent) -> tuple[OptimizationBudget, str]:

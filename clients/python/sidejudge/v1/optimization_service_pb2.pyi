@@ -568,7 +568,7 @@ class OptimizationPolicy(_message.Message):
     """Changes with every change by hand. Send it back to be refused (ABORTED) if somebody was faster."""
     @_builtins.property
     def cool_down(self) -> _duration_pb2.Duration:
-        """Least time between the end of one run of the judge and the next start, 0 to 365 days; default 6 hours."""
+        """Least time between the end of one run of the judge and the next start, 0 to 365 days; default 6 hours. After a failed run at least 10 minutes pass, twice as long with each failure in a row, up to a day."""
 
     @_builtins.property
     def daily_budget(self) -> _optimization_pb2.OptimizationBudget:
