@@ -11,7 +11,7 @@ with it (pinned there). What we add to ``dspy.GEPA``:
 * The feedback is the label, what the judge said with which probability, and the reason that a person
   gave with the correction.
 * Every proposal is checked by `proposals.check_instruction` before it is tried.
-* The model that reflects sees clipped inputs, and is asked through the run's own client: its answers
+* The model that reflects sees inputs, answers and reasons clipped and neutralised, and is asked through the run's own client: its answers
   are metered, cached and cancelled like all others, so that the same seed and cache give the same run.
 * A proposal that fails costs itself only; what ends a run is a BaseException and passes through.
 """
@@ -32,14 +32,13 @@ from sidejudge_server.optimization.plan import (
     SearchPlan,
 )
 from sidejudge_server.optimization.proposals import Proposal, check_instruction
+from sidejudge_server.optimization.proposer_view import prompt_tags, shown
 
 __all__ = ["EvolutionObserver", "evolve"]
 
 Dspy = Any
 """A module, example, LM or state: dspy and gepa publish no types."""
 
-_FIELD_CHARS = 1_500
-"""What the model that reflects sees of each text: `GEPA_MINIBATCH` examples fit in any context."""
 _SHOWN_OUTPUTS = ("judgment", "score", "confidence", "reasoning")
 _GOOD_ENOUGH = 0.95
 """Examples that all score this much teach nothing; no proposal is asked for."""
@@ -98,11 +97,12 @@ def evolve(
         observer.warning("there are no examples to reflect on")
         return
     current = module.predictors()[0].signature.instructions
-    proposer = _CheckedProposer(current, observer)
+    tags = prompt_tags(module.predictors()[0].signature.input_fields)
+    proposer = _CheckedProposer(current, observer, tags=tags)
     callback = _Callback(proposer, observer)
     with dspy.context(lm=task_lm):
         GEPA(
-            metric=_feedback_metric(metric),
+            metric=_feedback_metric(metric, tags=tags),
             max_metric_calls=_metric_calls(plan, len(validation)),
             reflection_minibatch_size=GEPA_MINIBATCH,
             reflection_lm=reflection_lm,
@@ -129,9 +129,12 @@ def evolve(
 class _CheckedProposer(InstructionProposer):  # type: ignore[misc]  # dspy has no type information
     """Asks for a new instruction and lets only usable ones compete."""
 
-    def __init__(self, current: str, observer: EvolutionObserver) -> None:
+    def __init__(
+        self, current: str, observer: EvolutionObserver, *, tags: frozenset[str]
+    ) -> None:
         super().__init__(additional_instructions=_GUIDANCE, adapter=dspy.ChatAdapter())
         self._observer = observer
+        self._tags = tags
         self._taken = [current]
         self.failures = 0
 
@@ -146,12 +149,12 @@ class _CheckedProposer(InstructionProposer):  # type: ignore[misc]  # dspy has n
         components_to_update: list[str],
     ) -> dict[str, str]:
         """Return a checked instruction by component, nothing if there is none."""
-        shown = {
-            name: [_shown(record) for record in records]
+        records_shown = {
+            name: [_shown(record, tags=self._tags) for record in records]
             for name, records in reflective_dataset.items()
         }
         try:
-            proposed = super().__call__(candidate, shown, components_to_update)
+            proposed = super().__call__(candidate, records_shown, components_to_update)
         except Exception:  # noqa: BLE001 - a proposal that cannot be read is one fewer, nothing worse
             # Raised on, it would be asked for a second time.
             self.failures += 1
@@ -195,7 +198,7 @@ class _Callback:
 
 
 def _feedback_metric(
-    metric: Callable[[Dspy, Dspy], float | bool],
+    metric: Callable[[Dspy, Dspy], float | bool], *, tags: frozenset[str]
 ) -> Callable[..., Dspy]:
     def rate(
         gold: Dspy,
@@ -207,12 +210,12 @@ def _feedback_metric(
         score = float(metric(gold, pred))
         if pred_name is None:
             return score
-        return dspy.Prediction(score=score, feedback=_feedback(gold, pred))
+        return dspy.Prediction(score=score, feedback=_feedback(gold, pred, tags=tags))
 
     return rate
 
 
-def _feedback(gold: Dspy, prediction: Dspy) -> str:
+def _feedback(gold: Dspy, prediction: Dspy, *, tags: frozenset[str]) -> str:
     """Say what the label is, how far the judge was off, and the reason that came with it."""
     label = gold.get("judgment")
     if label is not None:
@@ -228,20 +231,20 @@ def _feedback(gold: Dspy, prediction: Dspy) -> str:
     else:
         text = f"The judge's score was {prediction.get('score')}, the label is {gold.get('score')}."
     reason = str(gold.get("reasoning") or "").strip()
-    return f"{text} The reason given: {reason[:_FIELD_CHARS]}" if reason else text
+    return f"{text} The reason given: {shown(reason, tags=tags)}" if reason else text
 
 
-def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
+def _shown(record: Mapping[str, Any], *, tags: frozenset[str]) -> dict[str, Any]:
     """Return what the model that reflects sees of an answer."""
     outputs = record["Generated Outputs"]
     return {
         "Inputs": {
-            name: str(value)[:_FIELD_CHARS]
+            name: shown(str(value), tags=tags)
             for name, value in record["Inputs"].items()
             if value
         },
         "Generated Outputs": {
-            name: str(outputs[name])[:_FIELD_CHARS]
+            name: shown(str(outputs[name]), tags=tags)
             for name in _SHOWN_OUTPUTS
             if outputs.get(name) not in {None, ""}
         },

@@ -5,6 +5,7 @@ leading underscore, so the dependency is pinned below 3.5 and `tests/optimizatio
 the real thing. What differs from the original:
 
 * Scores and combinations are reported as they come, full evaluations between minibatches included.
+* The proposer sees examples clipped and neutralised.
 * The module is never sent to a model as source code, and demonstration sets keep to a size.
 * Instructions are checked before they compete; curated ones stand in.
 * The demonstrations of the version that serves are one of the candidate sets (the original forgets
@@ -23,12 +24,14 @@ from dspy.propose import GroundedProposer
 from dspy.propose.grounded_proposer import TIPS
 from dspy.teleprompt import MIPROv2
 
+from sidejudge_server.judges.neutralize import neutralize
 from sidejudge_server.optimization.plan import (
     MINIBATCH_FULL_STEPS,
     InstructionSource,
     SearchPlan,
 )
 from sidejudge_server.optimization.proposals import Proposal, select_instructions
+from sidejudge_server.optimization.proposer_view import prompt_tags, shown
 from sidejudge_server.optimization.racing import Race
 from sidejudge_server.optimization.spec import Phase
 
@@ -39,7 +42,6 @@ Dspy = Any
 
 _PROPOSER_EXAMPLES = 30
 _PROPOSER_BATCH = 5
-_PROPOSER_FIELD_CHARS = 1_500
 """What the proposer sees of the data: enough for a summary, short enough for any context."""
 _NEVER = 10**9
 """Errors to tolerate: `metering` decides what ends a run, DSPy's own count must not."""
@@ -234,9 +236,10 @@ class StreamingMIPRO(MIPROv2):  # type: ignore[misc]  # dspy has no type informa
         count: int,
     ) -> list[str]:
         """Return what the proposer writes, one by one: a failed one costs only itself."""
+        tags = prompt_tags(program.predictors()[0].signature.input_fields)
         proposer = GroundedProposer(
             program=program,
-            trainset=[_clipped(e) for e in trainset[:_PROPOSER_EXAMPLES]],
+            trainset=[_viewed(e, tags=tags) for e in trainset[:_PROPOSER_EXAMPLES]],
             prompt_model=self.prompt_model,
             view_data_batch_size=_PROPOSER_BATCH,
             program_aware=False,
@@ -254,7 +257,10 @@ class StreamingMIPRO(MIPROv2):  # type: ignore[misc]  # dspy has no type informa
                 "the prompt model could not summarise the examples; "
                 "it writes instructions without a summary"
             )
-        clipped = {0: [[_clipped(d) for d in s] for s in demo_candidates[0]]}
+        else:
+            # A model wrote it from the examples, so it may quote what they hold.
+            proposer.data_summary = neutralize(proposer.data_summary, tags=tags)
+        demos = {0: [[_viewed(d, tags=tags) for d in s] for s in demo_candidates[0]]}
         found = []
         failures = 0
         for index in range(count):
@@ -266,8 +272,8 @@ class StreamingMIPRO(MIPROv2):  # type: ignore[misc]  # dspy has no type informa
                         program=program,
                         predictor=program.predictors()[0],
                         pred_i=0,
-                        demo_candidates=clipped,
-                        demo_set_i=index % len(clipped[0]),
+                        demo_candidates=demos,
+                        demo_set_i=index % len(demos[0]),
                         trial_logs={},
                         tip=tip,
                     )
@@ -379,11 +385,8 @@ def _distinct(sets: list[list[Dspy]]) -> list[list[Dspy]]:
     return kept
 
 
-def _clipped(example: Dspy) -> Dspy:
-    clipped = {
-        k: v[:_PROPOSER_FIELD_CHARS] if isinstance(v, str) else v
-        for k, v in example.toDict().items()
-    }
-    copy = dspy.Example(**clipped)
+def _viewed(example: Dspy, *, tags: frozenset[str]) -> Dspy:
+    """Return what the proposer sees of an example or a demonstration."""
+    copy = dspy.Example(**{k: shown(v, tags=tags) for k, v in example.toDict().items()})
     inputs = getattr(example, "_input_keys", None)
     return copy.with_inputs(*inputs) if inputs else copy
