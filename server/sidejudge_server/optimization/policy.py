@@ -210,7 +210,7 @@ def _wait_after(failures: int) -> timedelta:
     if not failures:
         return timedelta()
     doublings = min(failures - 1, 8)  # beyond a day, and no overflow
-    return min(DAY, _WAIT_AFTER_FAILURE * 2**doublings)
+    return min(DAY, _WAIT_AFTER_FAILURE * (1 << doublings))
 
 
 def _left(budget: OptimizationBudget, spent: Spent) -> tuple[OptimizationBudget, str]:
