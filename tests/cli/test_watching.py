@@ -6,7 +6,9 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from sidejudge.v1 import optimization_pb2, optimization_service_pb2
+from sidejudge_server.api.convert_optimization import phase_value
 from sidejudge_server.cli.watching import PlainView, RunState, phase_word
+from sidejudge_server.optimization.spec import Phase
 
 Event = optimization_service_pb2.OptimizationEvent
 Progress = optimization_pb2.OptimizationProgress
@@ -139,3 +141,10 @@ def test_a_run_begins_with_what_it_was_expected_to_take() -> None:
         "expected: 120 calls, 1:30",
     ]
     assert RunState().apply(Event(snapshot=optimization_pb2.Optimization())) == []
+
+
+def test_phases_are_those_of_the_contract() -> None:
+    """Every phase of a run has its value and its word, and every value of the contract is sent."""
+    values = optimization_pb2.Optimization.Phase.values()[1:]
+    assert sorted(phase_value(phase) for phase in Phase) == sorted(values)
+    assert {phase_word(value) for value in values} == set(Phase)

@@ -18,6 +18,7 @@ from tests.optimization.runs import (
     WORD,
     execute,
     make_spec,
+    phases,
     taught_examples,
     trials,
     verdict_examples,
@@ -70,6 +71,13 @@ def test_guidelines_are_distilled_from_what_was_wrong(stand_in, tmp_path):
     assert len(stand_in.requests) <= for_the_serving_version + call_bound(50)
     asked = [json.dumps(request, sort_keys=True) for request in stand_in.requests]
     assert len(set(asked)) == len(asked)
+    assert phases(events) == [
+        "baseline",
+        "distilling",
+        "searching",
+        "refitting",
+        "gating",
+    ]
 
 
 def test_looks_of_the_search_are_trials_with_the_algorithms_name(stand_in, tmp_path):

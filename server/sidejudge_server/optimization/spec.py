@@ -21,11 +21,12 @@ __all__ = ["EventKind", "Phase", "Progress", "RunExample", "RunSpec", "spent_bef
 
 
 class Phase(StrEnum):
-    """What a running optimization is doing, in this order."""
+    """What a running optimization is doing, in this order; algorithms leave some out."""
 
     PREPARING = "preparing"
     BASELINE = "baseline"
     BOOTSTRAPPING = "bootstrapping"
+    DISTILLING = "distilling"
     PROPOSING = "proposing"
     SEARCHING = "searching"
     REFITTING = "refitting"

@@ -93,7 +93,7 @@ class Optimization(_message.Message):
         PHASE_GATING: Optimization._Phase.ValueType  # 7
         """Comparing the candidate with the deployed version on held-out data."""
         PHASE_DISTILLING: Optimization._Phase.ValueType  # 8
-        """Writing guidelines from corrections."""
+        """Writing guidelines from corrections, before `PHASE_SEARCHING`."""
 
     class Phase(_Phase, metaclass=_PhaseEnumTypeWrapper):
         """What a running optimization is doing."""
@@ -115,7 +115,7 @@ class Optimization(_message.Message):
     PHASE_GATING: Optimization.Phase.ValueType  # 7
     """Comparing the candidate with the deployed version on held-out data."""
     PHASE_DISTILLING: Optimization.Phase.ValueType  # 8
-    """Writing guidelines from corrections."""
+    """Writing guidelines from corrections, before `PHASE_SEARCHING`."""
 
     class _Outcome:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -845,7 +845,7 @@ class GateDecision(_message.Message):
         STAGE_UNSPECIFIED: GateDecision._Stage.ValueType  # 0
         """Not improved."""
         STAGE_SHADOW: GateDecision._Stage.ValueType  # 1
-        """Few held-out examples: it stays in shadow until later corrections bring `e_value` to its bar; see `Judge.shadow`."""
+        """Few held-out examples: it stays in shadow until its evidence, later corrections included, reaches the bar; see `Judge.shadow`."""
         STAGE_FULL: GateDecision._Stage.ValueType  # 2
         """It may serve."""
 
@@ -855,7 +855,7 @@ class GateDecision(_message.Message):
     STAGE_UNSPECIFIED: GateDecision.Stage.ValueType  # 0
     """Not improved."""
     STAGE_SHADOW: GateDecision.Stage.ValueType  # 1
-    """Few held-out examples: it stays in shadow until later corrections bring `e_value` to its bar; see `Judge.shadow`."""
+    """Few held-out examples: it stays in shadow until its evidence, later corrections included, reaches the bar; see `Judge.shadow`."""
     STAGE_FULL: GateDecision.Stage.ValueType  # 2
     """It may serve."""
 
@@ -905,7 +905,7 @@ class GateDecision(_message.Message):
     stage: Global___GateDecision.Stage.ValueType
     """How far an improved candidate may go."""
     e_value: _builtins.float
-    """Evidence that the candidate is better, held-out pairs and later ones together; 20 deploys a candidate that is in shadow. Unset if it cannot be told."""
+    """Evidence of the held-out pairs alone that the candidate is better; 20 deploys a candidate that would go into shadow at once. It stays as it was decided: with later corrections it is in `Judge.shadow`. Unset if it cannot be told."""
     fresh_labels_needed: _builtins.int
     """How many fresh labels the gate needs before it can say yes again; 0 if these examples will do."""
     @_builtins.property

@@ -86,7 +86,7 @@ class MemorySearch:
         """Return guidelines that are new, in addition to those that there are; empty for none."""
         if context.plan.instruction_source is InstructionSource.CURATED:
             return ()
-        context.reporter.phase(Phase.PROPOSING)
+        context.reporter.phase(Phase.DISTILLING)
         corrections = _corrections(context, start)
         if not corrections:
             return ()
