@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from sidejudge_server.errors import ConflictError, ServerStoppingError
 from sidejudge_server.judges.kinds import (
     KINDS,
     JudgeSpec,
@@ -21,6 +22,7 @@ from sidejudge_server.optimization.plan import (
     OptimizationConfig,
 )
 from sidejudge_server.optimization.queue import CreateOptimization
+from sidejudge_server.optimization.run_log import LiveRun
 from sidejudge_server.optimization.spec import EventKind
 from sidejudge_storage import WriteFailedError
 from tests.optimization import toy_workers
@@ -225,6 +227,7 @@ def test_queued_run_whose_start_cannot_be_stored_gives_its_worker_back(
             monkeypatch.setattr(server.storage, "write", full_disk)
             await server.service.cancel(first.optimization_id)
             failed = (await server.watch_all(queued.optimization_id))[-1].record
+            await server.watch_all(first.optimization_id)  # it counts until its end
             next_one = await server.service.create(CreateOptimization("relevance"))
             return failed, next_one
 
@@ -277,6 +280,76 @@ def test_result_that_comes_after_a_cancel_is_kept_but_not_deployed(tmp_path):
     assert (ended.state, ended.candidate_version) == ("cancelled", 2)
     assert ended.decision_json is None
     assert deployed == 1
+
+
+async def _ended_with_faults(server, monkeypatch, *, in_rows):
+    """Run to an end that meets faults in the registry, and in its first rows if asked to."""
+    left = in_rows
+
+    async def broken(*_args, **_kwargs):
+        raise KeyError("a fault of the registry")
+
+    monkeypatch.setattr(server.registry, "add_version", broken)
+    append = LiveRun.append
+
+    async def fragile(run, kind, payload, *more, **changes):
+        nonlocal left
+        if left and kind is EventKind.FINISHED:
+            left -= 1
+            raise KeyError("a fault of the row")
+        await append(run, kind, payload, *more, **changes)
+
+    monkeypatch.setattr(LiveRun, "append", fragile)
+    record = await server.service.create(_SAFETY)
+    async with asyncio.timeout(20):
+        return await server.watch_all(record.optimization_id, after=0)
+
+
+def test_run_whose_best_cannot_be_kept_either_still_ends(tmp_path, monkeypatch):
+    """With the bare reason, and the judge is free for another run."""
+
+    async def scenario():
+        async with running(tmp_path, entry=toy_workers.improves) as server:
+            await server.train()
+            events = await _ended_with_faults(server, monkeypatch, in_rows=0)
+            return events[-1], await server.service.create(_SAFETY)
+
+    last, again = asyncio.run(scenario())
+    assert last.kind is EventKind.FINISHED
+    assert (last.record.state, last.record.candidate_version) == ("failed", None)
+    assert json.loads(last.record.error_json)["message"].endswith("KeyError")
+    assert again.state == "running"
+
+
+def test_run_that_cannot_be_ended_keeps_its_judge_until_the_next_start(
+    tmp_path, monkeypatch
+):
+    """No second run of the judge comes beside it; those of others are not held up."""
+
+    async def before():
+        async with running(
+            tmp_path, entry=toy_workers.improves, max_workers=1
+        ) as server:
+            await server.train()
+            await server.train("relevance")
+            with pytest.raises(ServerStoppingError):
+                await _ended_with_faults(server, monkeypatch, in_rows=1)
+            with pytest.raises(ConflictError) as refused:
+                await server.service.create(_SAFETY)
+            other = await server.service.create(CreateOptimization("relevance"))
+            active = server.service.active_run("safety")
+            return active, refused.value, other.state
+
+    async def after(run_id):
+        async with running(tmp_path, entry=toy_workers.improves) as server:
+            return (await server.watch_all(run_id))[-1].record
+
+    run_id, refused, other = asyncio.run(before())
+    monkeypatch.undo()
+    ended = asyncio.run(after(run_id))
+    assert refused.metadata == {"optimization": f"optimizations/{run_id}"}
+    assert other == "running"
+    assert (ended.state, ended.candidate_version) == ("succeeded", 2)
 
 
 def test_cancel_while_the_version_is_stored_deploys_nothing(tmp_path, monkeypatch):

@@ -84,6 +84,18 @@ class Finisher:
             error = RunError(**last["error"])
         await self._stop(run, error, version=version)
 
+    async def give_up(self, run: LiveRun, last: Mapping[str, Any]) -> None:
+        """End a run as failed and keep nothing, not even its best so far.
+
+        Args:
+            run: The run, of which nothing else could be ended with.
+            last: A final event of kind failed.
+
+        Raises:
+            StorageUnavailableError: The end could not be stored.
+        """
+        await self._stop(run, RunError(**last["error"]), version=None)
+
     async def abandon(self, run: LiveRun, *, cause: str) -> None:
         """End a run that was going when the server died, keeping its best version.
 

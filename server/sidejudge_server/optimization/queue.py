@@ -389,7 +389,8 @@ class OptimizationService:
         """Whether a further run has to wait; one begun a moment ago has no worker yet."""
         return (
             self._runner.is_full
-            or len(self._live) >= self._settings.optimization.max_workers
+            or sum(not run.interrupted for run in self._live.values())
+            >= self._settings.optimization.max_workers
         )
 
     def _waiting(self, trigger_source: str) -> str:
@@ -457,8 +458,10 @@ class OptimizationService:
         try:
             await self._runner.execute(run, journal)
         finally:
-            self._live.pop(run.run_id, None)
             self._tasks.pop(run.run_id, None)
+            # One that is left to the next start keeps its judge: a second run of the judge would be
+            # there beside it then.
             if not run.interrupted:
+                self._live.pop(run.run_id, None)
                 for listener in self._ended:
                     listener(run.record.judge_id)

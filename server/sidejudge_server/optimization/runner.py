@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -34,6 +35,7 @@ from sidejudge_storage import Storage
 __all__ = ["ResolveLM", "Runner"]
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 _RETRY_S = 5.0
 MAX_CRASHES = 2
@@ -120,22 +122,30 @@ class Runner:
             await run.interrupt()
 
     async def _finish(self, run: LiveRun, last: Mapping[str, Any]) -> bool:
-        """Store the end of a run; return False if the server stopped before that was possible."""
-        kept = True
+        """Store the end of a run; return False if that is left to the next start of the server.
+
+        A fault takes the candidate from the end, and a second one the best before too: only the
+        row with the reason is left. A third one is not of the run but of the server, which would
+        meet it again with every run of the judge: it leaves the run as it is.
+        """
+        ends = [self._finisher.finish, self._finisher.finish, self._finisher.give_up]
         while True:
             try:
-                await self._finisher.finish(run, last)
+                await ends[0](run, last)
             except StorageUnavailableError:
                 # Watchers wait for the end, and the judge for its next run: try until it is stored.
                 # If the server stops before, its next start goes on with the run.
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._closing.wait(), _RETRY_S)
                     return False
-            except Exception as error:
-                if not kept:
-                    raise
-                # What the worker came to cannot be kept; the run ends with the best before.
-                kept = False
+            except Exception as error:  # noqa: BLE001 - nobody else would end the run
+                del ends[0]
+                if not ends:
+                    cause = type(error).__name__  # the text may quote what was judged
+                    _log.error(
+                        "optimizations/%s cannot be ended: %s", run.run_id, cause
+                    )
+                    return False
                 last = {"kind": EventKind.FAILED.value, "error": _fault(error)}
             else:
                 return True
