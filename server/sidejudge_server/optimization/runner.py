@@ -226,7 +226,8 @@ class Runner:
                 self._journals.answers_kept, run.run_id
             ),
         )
-        await run.append(
+        await self._append(
+            run,
             EventKind.RESUMED,
             payload,
             resume_count=payload["resume_count"],
@@ -280,14 +281,41 @@ class Runner:
                 run.show_phase(payload["phase"])
             difference = replay.difference(kind, payload)
             if difference is not None:
-                await run.append(EventKind.WARNING, {"message": difference})
+                await self._append(run, EventKind.WARNING, {"message": difference})
             return
         if kind is EventKind.PHASE_CHANGED:
-            await run.append(kind, payload, phase=payload["phase"])
+            await self._append(run, kind, payload, phase=payload["phase"])
             return
         if kind is EventKind.BEST_IMPROVED:
             run.best = payload
-        await run.append(kind, payload)
+        await self._append(run, kind, payload)
+
+    async def _append(
+        self,
+        run: LiveRun,
+        kind: EventKind,
+        payload: Mapping[str, Any],
+        **changes: object,
+    ) -> None:
+        """Write an event of a run that is going, however long the database takes none.
+
+        The worker goes on meanwhile, and what it says waits in order.
+
+        Raises:
+            StorageUnavailableError: Somebody wants the run to stop.
+            _ServerStops: Before it could be written.
+        """
+        while True:
+            try:
+                await run.append(kind, payload, **changes)
+            except StorageUnavailableError:
+                if run.cancel_asked.is_set():
+                    raise
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), _RETRY_S)
+                    raise _ServerStops from None
+            else:
+                return
 
     async def _resolved(self, run: LiveRun, spec: RunSpec) -> RunSpec:
         """Return a spec with all that is found out anew for each life of a worker."""
