@@ -177,14 +177,16 @@ def test_harmful_call_ids_are_replaced(hostile):
 def test_a_caller_that_goes_away_cancels_the_handler():
     """Work for nobody stops."""
 
-    async def scenario(probe: Probe, channel: grpc.aio.Channel) -> None:
+    async def scenario(probe: Probe, channel: grpc.aio.Channel) -> bool:
         call = channel.unary_unary("/sidejudge.Probe/Single")(b"hang")
         async with asyncio.timeout(10):
             await probe.started.wait()
+            before = probe.cancelled.is_set()
             call.cancel()
             await probe.cancelled.wait()
+        return before
 
-    with_probe(scenario)
+    assert not with_probe(scenario), "it was cancelled before the caller went away"
 
 
 def test_unknown_methods_are_unimplemented():

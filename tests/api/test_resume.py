@@ -411,4 +411,4 @@ def test_names_of_no_run_are_refused(sidecar):
     wrong = failure(method, pb.ResumeOptimizationRequest(name="optimizations"))
     unknown = failure(method, pb.ResumeOptimizationRequest(name="optimizations/no"))
     assert [v.field for v in wrong.violations] == ["name"]
-    assert unknown.reason in {"OPTIMIZATION_NOT_FOUND", "INVALID_REQUEST"}
+    assert unknown.reason == "OPTIMIZATION_NOT_FOUND"
