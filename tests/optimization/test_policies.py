@@ -11,7 +11,8 @@ import pytest
 
 from sidejudge_server.errors import ConflictError, InvalidRequestError, NotFoundError
 from sidejudge_server.judges.codec import input_to_json
-from sidejudge_server.judges.types import ArtifactInput
+from sidejudge_server.judges.kinds import JudgeSpec
+from sidejudge_server.judges.types import ArtifactInput, JudgeKind
 from sidejudge_server.optimization.budget import OptimizationBudget
 from sidejudge_server.optimization.plan import OptimizationConfig
 from sidejudge_server.optimization.policies import PolicyService
@@ -466,3 +467,22 @@ def test_changes_are_checked_and_nobody_overwrites_another(tmp_path):
         "optimization_policy.daily_budget.max_cost_usd",
         "optimization_policy.config.seed",
     ]
+
+
+def test_a_deleted_judge_is_not_optimized_by_its_policy(tmp_path):
+    """Its policy stays, in case somebody looks, and is left alone."""
+
+    async def scenario():
+        async with _watched(tmp_path) as watched:
+            registry = watched.server.registry
+            await registry.create("mine", JudgeSpec(JudgeKind.SAFETY))
+            await watched.policies.update("mine", _ON)
+            before = await watched.policies.enabled()
+            await registry.delete("mine")
+            after = await watched.policies.enabled()
+            return before, after, await watched.policies.start_if_due("mine")
+
+    before, after, seen = asyncio.run(scenario())
+    assert before == ["mine"]
+    assert after == []
+    assert seen is None

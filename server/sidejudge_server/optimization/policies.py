@@ -156,7 +156,7 @@ class PolicyService:
     async def enabled(self) -> list[str]:
         """Return the judges whose policies may start runs, those without a judge left out."""
         records = await self._storage.policies.enabled()
-        return [r.judge_id for r in records if self._registry.find(r.judge_id)]
+        return [r.judge_id for r in records if self._in_service(r.judge_id)]
 
     async def start_if_due(self, judge_id: str) -> PolicyState | None:
         """Start a run if one is due; return what was seen, None if the judge has no policy.
@@ -169,13 +169,13 @@ class PolicyService:
         async with self._locks[judge_id]:
             return await self._start_if_due(judge_id)
 
+    def _in_service(self, judge_id: str) -> bool:
+        judge = self._registry.find(judge_id)
+        return judge is not None and not judge.deleted
+
     async def _start_if_due(self, judge_id: str) -> PolicyState | None:
         record = await self._storage.policies.get(judge_id)
-        if (
-            record is None
-            or not record.enabled
-            or self._registry.find(judge_id) is None
-        ):
+        if record is None or not record.enabled or not self._in_service(judge_id):
             return None
         state = await self._state(judge_id)
         if not state.ruling.waiting_for:
