@@ -79,6 +79,7 @@ def test_damaged_journal_ends_the_run_with_the_cause(tmp_path, damage, cause):
         ({"model": "openai/another"}, "the task model was openai/stand-in and is"),
         ({"base_url": "http://127.0.0.1:2/v1"}, "or its address or settings"),
         ({"logprobs": False}, "or its address or settings"),
+        ({"embedding_model": "another"}, "or its address or settings"),
     ],
 )
 def test_changed_model_ends_the_run_with_the_cause(tmp_path, changed, cause):

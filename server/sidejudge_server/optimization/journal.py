@@ -251,6 +251,9 @@ def _model(settings: LMSettings) -> dict[str, str]:
     except ConfigError:
         identity = "not one that can be reached"  # which the worker will say
     identity += f" logprobs={settings.logprobs}"
+    # What is remembered is kept, and found, by its vectors.
+    if settings.embedding_model:
+        identity += f" embeds with {settings.embedding_model}"
     return {
         "model": settings.model,
         "identity": hashlib.sha256(identity.encode()).hexdigest(),
