@@ -238,6 +238,70 @@ def test_time_stops_search_before_the_gate_and_then_the_gate():
         _for_gate(slow())
 
 
+def test_seconds_of_a_call_are_those_of_this_life():
+    """How long the calls of earlier lives took is not known; they count for nothing."""
+    clock = _Clock()
+    meter = SpendMeter(
+        OptimizationBudget(max_duration_s=10_000),
+        spent=Spend(2_000, 0, 40_000, 10_000, 4.0),
+        elapsed_s=2_000,
+        clock=clock,
+    )
+
+    async def scenario():
+        for _ in range(400):
+            ticket = await meter.begin(_BOUND)
+            clock.now += 1
+            meter.end(ticket, _USED, answered=True)
+
+    asyncio.run(scenario())
+    assert meter.keep_back(10)
+    assert meter.shortage.seconds == pytest.approx(15.0)
+    assert meter.shortage.tokens == 375
+
+
+def test_answers_without_token_counts_still_tell_what_the_gate_needs():
+    """They took their time, and at most their bound."""
+    clock = _Clock()
+    meter = SpendMeter(OptimizationBudget(max_duration_s=100), clock=clock)
+
+    async def silent():
+        ticket = await meter.begin(_BOUND)
+        clock.now += 1
+        meter.end(ticket, None, answered=True)
+
+    assert meter.keep_back(50)
+
+    async def scenario():
+        made = 0
+        try:
+            while True:
+                await silent()
+                made += 1
+        except BudgetExhausted as exhausted:
+            return made, exhausted.reason
+
+    assert asyncio.run(scenario()) == (25, StopReason.MAX_DURATION)
+    assert meter.shortage.tokens == 50 * 150
+    assert meter.shortage.cost_usd == pytest.approx(50 * 0.015)
+    _for_gate(silent())
+
+
+def test_requests_without_an_answer_tell_nothing_about_others():
+    """One that timed out took as long as it may."""
+    clock = _Clock()
+    meter = SpendMeter(OptimizationBudget(max_duration_s=100), clock=clock)
+
+    async def lost():
+        ticket = await meter.begin(_BOUND)
+        clock.now += 30
+        meter.end(ticket, None)
+
+    asyncio.run(lost())
+    meter.keep_back(50)
+    assert meter.shortage.seconds == 0
+
+
 def test_watching_the_time_ends_calls_that_wait():
     """A model that does not answer holds no run beyond its time."""
     clock = _Clock()

@@ -44,12 +44,16 @@ class AttemptMeter(Protocol):
         """
         ...
 
-    def end(self, ticket: object, usage: LMUsage | None) -> None:
+    def end(
+        self, ticket: object, usage: LMUsage | None, *, answered: bool = False
+    ) -> None:
         """Take note of what a request took.
 
         Args:
             ticket: From `begin`.
-            usage: Empty if it was refused; None if it is not known whether it will be billed.
+            usage: Empty if it was refused; None if it is not known whether it will be billed, or
+                what for.
+            answered: True if there was an answer, with or without token counts.
         """
         ...
 

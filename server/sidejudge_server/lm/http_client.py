@@ -317,8 +317,10 @@ class HttpChatClient:
             return await post()
         ticket = await meter.begin(bound)
         usage: LMUsage | None = None
+        answered = False
         try:
             answer = await post()
+            answered = not isinstance(answer, Refusal)
             if isinstance(answer, Refusal):
                 usage = LMUsage()
             elif (
@@ -332,7 +334,7 @@ class HttpChatClient:
         else:
             return answer
         finally:
-            meter.end(ticket, usage)
+            meter.end(ticket, usage, answered=answered)
 
     async def _post(
         self, request: ChatRequest, dialect: Dialect

@@ -20,22 +20,20 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
 
 from sidejudge_server.lm.attempts import AttemptBound
 from sidejudge_server.lm.types import LMUsage
 from sidejudge_server.optimization.budget import OptimizationBudget
+from sidejudge_server.optimization.call_averages import Amount, CallAverages
 from sidejudge_server.optimization.spend_ledger import LedgerSums, SpendLedger
 from sidejudge_server.optimization.stops import StopReason
 
 __all__ = ["PURPOSE", "BudgetExhausted", "Purpose", "Shortage", "Spend", "SpendMeter"]
 
 T = TypeVar("T")
-
-_MARGIN = 1.5
-"""Prompts grow with demonstrations, so that a late call takes more than an average one."""
 
 
 class Purpose(StrEnum):
@@ -88,33 +86,9 @@ class Shortage:
 
 
 @dataclass(slots=True)
-class _Amount:
-    """Tokens and money; no money counts as 0, which no bound of money allows (see `_excess`)."""
-
-    tokens: float = 0.0
-    usd: float = 0.0
-
-    def add(self, tokens: float, usd: float | None, *, sign: int = 1) -> None:
-        self.tokens += sign * tokens
-        self.usd += sign * (usd or 0.0)
-
-
-@dataclass(slots=True)
 class _Ticket:
     bound: AttemptBound
     began: float
-
-
-@dataclass(slots=True)
-class _Averages:
-    """What answered requests took, to guess what others will take."""
-
-    answers: int = 0
-    total: _Amount = field(default_factory=_Amount)
-    seconds: float = 0.0
-
-    def per_call(self, total: float) -> float:
-        return _MARGIN * total / self.answers if self.answers else 0.0
 
 
 class SpendMeter:
@@ -159,14 +133,13 @@ class SpendMeter:
             cost_usd=spent.cost_usd,
         )
         # Ended without saying what they took: they may be billed, so their bound stays reserved.
-        self._unsettled = _Amount(before.unsettled_tokens, before.unsettled_usd)
-        self._in_flight = _Amount()
-        self._averages = _Averages()
+        self._unsettled = Amount(before.unsettled_tokens, before.unsettled_usd)
+        self._in_flight = Amount()
+        self._averages = CallAverages()
         if spent.lm_calls:
-            total = _Amount(
-                spent.input_tokens + spent.output_tokens, spent.cost_usd or 0.0
+            self._averages = CallAverages(
+                self._calls, Amount(self._taken_tokens, self._taken_usd)
             )
-            self._averages = _Averages(spent.lm_calls, total)
         self._closing_left = 0
         self._keeps = True
         self._stop_next: StopReason | None = None
@@ -296,15 +269,13 @@ class SpendMeter:
         with self._lock:
             averages = self._averages
             bound = AttemptBound(
-                round(calls * averages.per_call(averages.total.tokens)),
+                round(calls * averages.call_tokens),
                 0,
-                calls * averages.per_call(averages.total.usd),
+                calls * averages.call_usd,
             )
             if self._excess(Purpose.SEARCH, bound, calls=math.ceil(calls)) is not None:
                 return False
-            seconds = (calls + self._kept(Purpose.SEARCH)) * averages.per_call(
-                averages.seconds
-            )
+            seconds = (calls + self._kept(Purpose.SEARCH)) * averages.call_seconds
             most_s = self._budget.max_duration_s if self._budget else math.inf
             return self.elapsed_s + seconds / self._concurrency < most_s
 
@@ -315,9 +286,9 @@ class SpendMeter:
             left, averages = self._closing_left, self._averages
             return Shortage(
                 left,
-                round(left * averages.per_call(averages.total.tokens)),
-                left * averages.per_call(averages.total.usd),
-                left * averages.per_call(averages.seconds) / self._concurrency,
+                round(left * averages.call_tokens),
+                left * averages.call_usd,
+                left * averages.call_seconds / self._concurrency,
             )
 
     # --- AttemptMeter ---------------------------------------------------------------------------
@@ -353,11 +324,14 @@ class SpendMeter:
                 with self._lock:
                     self._room.discard(room)
 
-    def end(self, ticket: object, usage: LMUsage | None) -> None:
+    def end(
+        self, ticket: object, usage: LMUsage | None, *, answered: bool = False
+    ) -> None:
         """Take note of what a request took; see `AttemptMeter.end`."""
         assert isinstance(ticket, _Ticket)  # noqa: S101 - from `begin`
         with self._lock:
-            bound = ticket.bound
+            bound, averages = ticket.bound, self._averages
+            seconds = self._clock() - ticket.began
             self._in_flight.add(bound.tokens, bound.cost_usd, sign=-1)
             if usage is not None and self._ledger is not None:
                 with suppress(
@@ -366,15 +340,13 @@ class SpendMeter:
                     self._ledger.settled(bound)
             if usage is None:
                 self._unsettled.add(bound.tokens, bound.cost_usd)
+                if answered:
+                    averages.add(bound.tokens, bound.cost_usd, seconds=seconds)
             else:
                 self._usage += usage
                 if usage.calls:
-                    averages = self._averages
-                    averages.answers += 1
-                    averages.seconds += self._clock() - ticket.began
-                    averages.total.add(
-                        usage.input_tokens + usage.output_tokens, usage.cost_usd
-                    )
+                    tokens = usage.input_tokens + usage.output_tokens
+                    averages.add(tokens, usage.cost_usd, seconds=seconds)
             waiting = tuple(self._room)
         for room in waiting:
             _resolve(room, None)
@@ -425,11 +397,11 @@ class SpendMeter:
         if most is not None and self._calls + calls + kept > most:
             return StopReason.MAX_LM_CALLS
         if budget.max_tokens is not None:
-            kept_tokens = kept * averages.per_call(averages.total.tokens)
+            kept_tokens = kept * averages.call_tokens
             if self._taken_tokens + bound.tokens + kept_tokens > budget.max_tokens:
                 return StopReason.MAX_TOKENS
         if budget.max_cost_usd is not None:
-            kept_usd = kept * averages.per_call(averages.total.usd)
+            kept_usd = kept * averages.call_usd
             if bound.cost_usd is None:
                 return (
                     StopReason.MAX_COST
@@ -451,7 +423,7 @@ class SpendMeter:
         if self._budget is None:
             return False
         averages = self._averages
-        kept_s = self._kept(purpose) * averages.per_call(averages.seconds)
+        kept_s = self._kept(purpose) * averages.call_seconds
         kept_s /= self._concurrency
         return self.elapsed_s + kept_s >= self._budget.max_duration_s
 

@@ -105,7 +105,9 @@ class _CallLimit:
         self.calls += 1
         return self.calls
 
-    def end(self, ticket: object, usage: LMUsage | None) -> None:
+    def end(
+        self, ticket: object, usage: LMUsage | None, *, answered: bool = False
+    ) -> None:
         """Take note of nothing: calls alone are bounded."""
 
 
