@@ -44,7 +44,9 @@ class World:
     clusters: int = 12
     passing: float = 0.5
 
-    def draw(self, rng: np.random.Generator, count: int, labels: np.ndarray) -> tuple:
+    def draw(
+        self, rng: np.random.Generator, count: int, labels: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return clusters, labels and probabilities of ``count`` items."""
         cluster = rng.integers(self.clusters, size=count)
         agrees = rng.random(count) < self.agreement

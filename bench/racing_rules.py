@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sidejudge_server.optimization.racing import ALPHA, BLOCK, CLIP
-from sidejudge_server.stats.betting import sign_log_e_new_better
+from sidejudge_server.stats.evidence import sign_log_e_new_better
 from sidejudge_server.stats.finite_betting import finite_mean_below_log_e
 
 Floats = NDArray[np.float64]

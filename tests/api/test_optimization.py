@@ -75,6 +75,7 @@ def test_a_run_streams_its_events_and_ends_with_its_decision(finished):
     assert {check.name for check in run.decision.checks} == {
         "minimum_improvement",
         "significance",
+        "better_than_one_answer",
         "train_validation_gap",
     }
     assert run.progress.trials_completed >= CONFIG.num_trials

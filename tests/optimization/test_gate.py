@@ -7,7 +7,7 @@ import math
 import pytest
 
 from sidejudge_server.optimization.gate import decide
-from sidejudge_server.optimization.gate_decision import GateDecision, Outcome
+from sidejudge_server.optimization.gate_decision import GateDecision, Outcome, Stage
 from sidejudge_server.stats.outcome import CannotSay
 from sidejudge_server.stats.power import required_pairs
 
@@ -196,3 +196,55 @@ def test_decision_is_plain_json():
     assert document["outcome"] == "improved"
     assert document["checks"][0]["name"] == "minimum_improvement"
     assert document["difference"].keys() == {"value", "lower", "upper"}
+
+
+def test_one_verdict_for_everything_is_no_improvement():
+    """However poor the baseline is: it may be more accurate, but it tells nothing apart."""
+    labels = ["pass"] * 60 + ["fail"] * 40
+    constant = [1.0] * 60 + [0.0] * 40
+    decision = decide(
+        [0.0] * 90 + [1.0] * 10,
+        constant,
+        train=constant,
+        validation=constant,
+        scores=False,
+        labels=labels,
+    )
+    assert decision.outcome is Outcome.NO_IMPROVEMENT
+    assert decision.stage is Stage.NONE
+    check = _check(decision, "better_than_one_answer")
+    assert (check.observed, check.threshold, check.passed) == (0.5, 0.5, False)
+    assert "one verdict to everything" in decision.summary
+
+
+def test_a_judge_that_tells_rare_failures_apart_may_be_less_accurate_than_one_answer():
+    """With 95 % passes, 17 of 19 right and a failure found beat always saying pass."""
+    labels = ["pass"] * 190 + ["fail"] * 10
+    candidate = [1.0] * 178 + [0.0] * 12 + [1.0] * 9 + [0.0]
+    decision = decide(
+        [1.0] * 120 + [0.0] * 80,
+        candidate,
+        train=candidate,
+        validation=candidate,
+        scores=False,
+        labels=labels,
+    )
+    assert decision.candidate.value < 0.95
+    assert _check(decision, "better_than_one_answer").passed
+    assert decision.outcome is Outcome.IMPROVED
+
+
+def test_without_two_labels_the_gate_cannot_tell_labels_apart():
+    """Then the check blocks nothing, and says why."""
+    decision = decide(
+        [0.0] * 60,
+        [1.0] * 60,
+        train=[1.0] * 9,
+        validation=[1.0] * 9,
+        scores=False,
+        labels=["pass"] * 60,
+    )
+    check = _check(decision, "better_than_one_answer")
+    assert check.observed is None
+    assert check.passed
+    assert decision.outcome is Outcome.IMPROVED

@@ -84,6 +84,9 @@ def test_verdict_judge_gets_better_and_nothing_is_paid_twice(lm, tmp_path):
     assert max(bodies.values()) == 1
     assert result["progress"]["lm_calls"] == lm.call_count
     assert result["progress"]["cached_calls"] > 0
+    assert result["progress"]["eta_s"] is None
+    checks = {check["name"]: check for check in result["decision"]["checks"]}
+    assert checks["better_than_one_answer"]["observed"] == 1.0
 
 
 def test_decision_shows_what_changed(lm, tmp_path):

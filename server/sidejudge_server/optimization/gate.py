@@ -8,13 +8,15 @@ seen. The candidate passes if all of this holds:
   bar that shrinks with every use of the same examples, see `training.held_out`;
   With fewer than 150 pairs the bar is twice as high, but what passes goes into shadow: it serves once
   its evidence, which later corrections add to, reaches 20, see `shadow_evidence`;
+* better_than_one_answer: it tells the labels apart: its balanced accuracy is above that of giving one
+  verdict to everything, which may well be more accurate than a poor baseline;
 * train_validation_gap: it is not more than 5 points better on training than on validation
   examples, beyond doubt: blocked only when the lower end of the gap's 95 % interval is above 0.05
   (with 50 + 50 examples the gap's standard error is 8 points, so the bare number would block one
   well-fitting candidate in four).
 
-What comes out if it does not: no_improvement when the difference is not positive or the upper end of
-its interval is below 5 points, overfit when the gap blocks, else not_enough_evidence with the number
+What comes out if it does not: no_improvement when the difference is not positive, the upper end of
+its interval is below 5 points or one answer to everything would do as well, overfit when the gap blocks, else not_enough_evidence with the number
 of further held-out examples that would settle it at 80 % power.
 
 Quality of an answer is 1 or 0 (right verdict or not), or 1 - |score - label|.
@@ -55,6 +57,10 @@ __all__ = ["decide"]
 MINIMUM_IMPROVEMENT = 0.05
 MAXIMUM_GAP = 0.05
 
+_FEWEST_LABELS = 2
+_ONE_ANSWER = 2
+"""Place of the check in the decision's."""
+
 _TOLERANCE = 1e-9
 """0.05 as a difference of floating-point means may come out a hair below 0.05."""
 
@@ -68,6 +74,7 @@ def decide(
     scores: bool,
     shared: Sequence[int] = (),
     differs: bool = True,
+    labels: Sequence[str] = (),
 ) -> GateDecision:
     """Compare a candidate with the version that serves.
 
@@ -79,9 +86,12 @@ def decide(
         scores: True for 1 - |error|; False for right (1) or wrong (0).
         shared: For each earlier use of held-out examples, how many of these it looked at.
         differs: False if the run came to no candidate; then the examples were not used.
+        labels: The right verdicts of the held-out examples; none for scores, or to leave out the
+            check that needs them.
 
     Raises:
-        ValueError: The two versions judged different numbers of examples.
+        ValueError: The two versions judged different numbers of examples, or there are labels for
+            another number.
     """
     if len(baseline) != len(candidate):
         raise ValueError(f"{len(baseline)} and {len(candidate)} answers are no pairs")
@@ -98,6 +108,7 @@ def decide(
     checks = (
         _improvement_check(difference, pairs=pairs),
         _significance_check(p_value, alpha, why_no_p=why_no_p, scores=scores),
+        _one_answer_check(candidate, labels),
         _gap_check(train, validation, scores=scores),
     )
     outcome = _outcome(checks, difference=difference, pairs=pairs)
@@ -141,6 +152,7 @@ def decide(
             fresh_labels=fresh,
             stage=stage,
             e_value=evidence.e_value,
+            one_answer=not checks[_ONE_ANSWER].passed,
         ),
         deployed=False,
         checks=checks,
@@ -176,6 +188,8 @@ def _outcome(
         difference.value <= _TOLERANCE or difference.upper < MINIMUM_IMPROVEMENT
     ):
         return Outcome.NO_IMPROVEMENT
+    if not checks[_ONE_ANSWER].passed:
+        return Outcome.NO_IMPROVEMENT
     gap = checks[-1]
     if gap.observed is not None and not gap.passed:
         return Outcome.OVERFIT
@@ -205,6 +219,31 @@ def _significance_check(
         alpha,
         p_value is not None and p_value < alpha,
         f"{detail}: {why_no_p}" if why_no_p else detail,
+    )
+
+
+def _one_answer_check(candidate: Sequence[float], labels: Sequence[str]) -> GateCheck:
+    """Compare the balanced accuracy, the mean of the accuracies by label, with that of one answer."""
+    by_label: dict[str, list[float]] = {}
+    if labels:
+        for label, worth in zip(labels, candidate, strict=True):
+            by_label.setdefault(label, []).append(worth)
+    if len(by_label) < _FEWEST_LABELS:
+        return GateCheck(
+            "better_than_one_answer",
+            None,
+            0.0,
+            passed=True,
+            detail="cannot be told: the held-out examples do not have two labels",
+        )
+    balanced = sum(sum(w) / len(w) for w in by_label.values()) / len(by_label)
+    chance = 1 / len(by_label)
+    return GateCheck(
+        "better_than_one_answer",
+        balanced,
+        chance,
+        balanced > chance + _TOLERANCE,
+        "balanced accuracy of the candidate; giving one verdict to everything has the bar",
     )
 
 

@@ -24,6 +24,7 @@ def summarise(
     fresh_labels: int,
     stage: Stage,
     e_value: float,
+    one_answer: bool = False,
 ) -> str:
     """Return what came out with its figures, and what to do if there is something to do."""
     if not pairs:
@@ -39,6 +40,11 @@ def summarise(
         f"to {_points(difference.upper)}, {p_text})"
     )
     sentence = _sentence(outcome, numbers, needed)
+    if one_answer:
+        sentence += (
+            " The candidate does not tell the labels apart: giving one verdict to everything would do "
+            "as well."
+        )
     if stage is Stage.SHADOW:
         sentence += (
             f" With fewer than {FULL_PAIRS} held-out examples it goes into shadow first: later "

@@ -17,7 +17,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -163,7 +163,8 @@ class Reporter:
     def final(self, kind: EventKind, **payload: object) -> None:
         """Send the last word."""
         self.stop()
-        self._send(kind, progress=self.progress.to_json(), **payload)
+        progress = replace(self.progress, eta_s=None)
+        self._send(kind, progress=progress.to_json(), **payload)
 
     def search_ended(self) -> None:
         """Correct the planned number of trials to what became of it."""

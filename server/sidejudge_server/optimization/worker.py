@@ -290,6 +290,7 @@ class _Run:
             scores=self._program.scores,
             shared=self._shared,
             differs=differs,
+            labels=[item.verdict.value for item in self._test if item.verdict],
         )
         decision = with_answers(
             decision,

@@ -1048,7 +1048,7 @@ class GateCheck(_message.Message):
     PASSED_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name, such as `minimum_improvement`, `significance`, `train_validation_gap`."""
+    """Name, such as `minimum_improvement`, `significance`, `better_than_one_answer`, `train_validation_gap`."""
     observed: _builtins.float
     """What was seen; unset if it could not be computed."""
     threshold: _builtins.float
