@@ -208,6 +208,17 @@ def test_step_that_is_cut_short_counts_with_what_it_has_found(lm, tmp_path):
     assert events[-1]["decision"] is not None
 
 
+def test_nothing_is_said_about_a_step_that_was_interrupted(lm, tmp_path):
+    """A writer without a valid key ends the run in the middle of a step."""
+    refused = LMSettings(
+        model="openai/bad-key", base_url=lm.base_url, api_key="k", max_retries=0
+    )
+    spec = _spec(lm, tmp_path, instruction_source=InstructionSource.PROPOSER)
+    events = execute(replace(spec, prompt_lm=refused))
+    assert events[-1]["kind"] == "failed"
+    assert _steps(events) == ["labeled_demonstrations: kept"]
+
+
 def test_cancelled_climb_ends_at_once(lm, tmp_path):
     """What a step has found so far was handed over with its trials."""
     start_fork_server()

@@ -12,6 +12,7 @@ from sidejudge_server.optimization.ladder import rungs, shorter_plans
 from sidejudge_server.optimization.ladder_step import compare_step, step_helps
 from sidejudge_server.optimization.plan import AlgorithmName, SearchPlan
 from sidejudge_server.optimization.scoring import Fitted
+from sidejudge_server.optimization.spending import BudgetExhausted
 from sidejudge_server.optimization.workload import DataCounts, expected_calls
 
 __all__ = ["Ladder"]
@@ -48,8 +49,11 @@ class Ladder:
             rung = context.rung(kept.program, plan)
             try:
                 self._algorithms[plan.algorithm].search(rung)
-            finally:
-                kept = _step(context, rung, plan, kept=kept)
+            except BudgetExhausted:
+                _step(context, rung, plan, kept=kept)
+                raise
+            # Nothing is said about a step that was interrupted: by a model that is down, say.
+            kept = _step(context, rung, plan, kept=kept)
 
 
 def _affordable(
