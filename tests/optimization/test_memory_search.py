@@ -11,6 +11,7 @@ from sidejudge_server.config import LMSettings
 from sidejudge_server.judges.codec import input_to_json, program_from_json
 from sidejudge_server.judges.memory import embedding_size
 from sidejudge_server.judges.types import ArtifactInput, RubricInput, VerdictHead
+from sidejudge_server.optimization.budget import OptimizationBudget
 from sidejudge_server.optimization.memory_plan import call_bound, first_look
 from sidejudge_server.optimization.plan import AlgorithmName, InstructionSource
 from sidejudge_server.optimization.spec import RunExample
@@ -90,6 +91,42 @@ def test_looks_of_the_search_are_trials_with_the_algorithms_name(stand_in, tmp_p
     assert not any(t["full_evaluation"] for t in looks)
     assert last["full_evaluation"]
     assert last["example_count"] == 15
+
+
+@pytest.mark.parametrize(
+    ("max_trials", "full"),
+    [
+        (1, [True]),
+        (2, [False, True]),
+        (3, [False, False, True]),
+        (4, [False] * 3 + [True]),
+    ],
+)
+def test_last_trial_of_few_is_one_on_all_examples(stand_in, tmp_path, max_trials, full):
+    """Looks at a part find nothing by themselves, so they leave a trial for the best."""
+    spec = memory_spec(stand_in, tmp_path, sides(verdict_examples))
+
+    events = execute(replace(spec, budget=OptimizationBudget(max_trials=max_trials)))
+
+    assert [t["full_evaluation"] for t in trials(events)[1:]] == full
+    assert candidate(events).memory.guidelines
+    assert result(events)["stop_reason"] == "max_trials"
+    assert result(events)["decision"]["outcome"] == "improved"
+
+
+def test_few_trials_without_guidelines_show_corrections(stand_in, tmp_path):
+    """What there is competes."""
+    spec = memory_spec(
+        stand_in,
+        tmp_path,
+        sides(taught_examples, shown=2),
+        instruction_source=InstructionSource.CURATED,
+    )
+
+    events = execute(replace(spec, budget=OptimizationBudget(max_trials=1)))
+
+    assert [t["full_evaluation"] for t in trials(events)[1:]] == [True]
+    assert candidate(events).memory.shown == 2
 
 
 def test_similar_corrections_are_shown_where_showing_helps(stand_in, tmp_path):

@@ -58,6 +58,11 @@ class TrialLog:
         self._next = 0
         self._best: float | None = None
 
+    @property
+    def made(self) -> int:
+        """How many there were, not counting the version that the run starts from."""
+        return max(0, self._next - 1)
+
     def add(
         self,
         program: JudgeProgram,

@@ -85,6 +85,11 @@ class SearchContext:
         return rung
 
     @property
+    def trials_left(self) -> int | None:
+        """How many trials the budget still allows; None for no bound."""
+        return None if self.max_trials is None else self.max_trials - self.trials.made
+
+    @property
     def metric(self) -> Any:  # noqa: ANN401 - a function in DSPy's own signature
         """The soft metric that candidates are scored with, 0..1; a bool when it gets a trace."""
         return guarded_metric(

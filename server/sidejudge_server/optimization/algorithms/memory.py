@@ -8,7 +8,7 @@ whole run takes at most 60 LM calls beyond those for the version that serves, he
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from sidejudge_server.errors import LMRequestError
@@ -23,7 +23,7 @@ from sidejudge_server.judges.types import (
 from sidejudge_server.optimization.algorithms.context import SearchContext
 from sidejudge_server.optimization.demonstrations import dealt
 from sidejudge_server.optimization.guidelines import Correction, distil
-from sidejudge_server.optimization.memory_plan import SHOWN, first_look
+from sidejudge_server.optimization.memory_plan import CANDIDATES, SHOWN, first_look
 from sidejudge_server.optimization.plan import InstructionSource
 from sidejudge_server.optimization.proposals import Proposal
 from sidejudge_server.optimization.remembering import remembered
@@ -41,7 +41,11 @@ class MemorySearch:
     """Implements `Algorithm`."""
 
     def search(self, context: SearchContext) -> None:
-        """Compare the candidates on a part of the validation examples, then score the best on all."""
+        """Compare the candidates on a part of the validation examples, then score the best on all.
+
+        If the budget allows few trials, fewer candidates are compared: the last trial is the one on
+        all, because nothing else counts as found.
+        """
         start = replace(context.program, head=None)
         guidelines = self._guidelines(context, start)
         context.reporter.phase(Phase.SEARCHING)
@@ -61,6 +65,29 @@ class MemorySearch:
             )
             return score
 
+        left = context.trials_left
+        if left is not None and left < CANDIDATES + (not whole):
+            programs = _few(context, start, guidelines)
+            for program, index in programs[: left if whole else left - 1]:
+                look(program, instruction_index=index)
+            if not scored and programs:
+                program, index = programs[0]
+                scored.append((0.0, program, index))
+        else:
+            self._compare(context, start, guidelines, look)
+        if whole or not scored:
+            return
+        _, best, index = max(scored, key=lambda entry: entry[0])
+        context.candidate(best, score=context.score(best), instruction_index=index)
+
+    @staticmethod
+    def _compare(
+        context: SearchContext,
+        start: JudgeProgram,
+        guidelines: tuple[str, ...],
+        look: Callable[..., float],
+    ) -> None:
+        """Look at each number of examples, at the guidelines, and at the best of both together."""
         shown = 0
         best_score = float("-inf")
         for count in SHOWN:
@@ -75,10 +102,6 @@ class MemorySearch:
             both = _showing(context, start, shown) if shown else None
             if both is not None:
                 look(_guided(both, guidelines), instruction_index=1)
-        if whole or not scored:
-            return
-        _, best, index = max(scored, key=lambda entry: entry[0])
-        context.candidate(best, score=context.score(best), instruction_index=index)
 
     def _guidelines(
         self, context: SearchContext, start: JudgeProgram
@@ -155,6 +178,18 @@ def _showing(
         scorer=context.models.scorer,
     )
     return replace(start, memory=memory) if memory.examples else None
+
+
+def _few(
+    context: SearchContext, start: JudgeProgram, guidelines: tuple[str, ...]
+) -> list[tuple[JudgeProgram, int]]:
+    """Return what competes when trials are few, with the index of its instructions.
+
+    The guidelines, which are paid for and say what all corrections have in common, come first.
+    """
+    found = [(_guided(start, guidelines), 1)] if guidelines else []
+    showing = (_showing(context, start, count) for count in SHOWN)
+    return found + [(program, 0) for program in showing if program is not None]
 
 
 def _guided(program: JudgeProgram, guidelines: tuple[str, ...]) -> JudgeProgram:
