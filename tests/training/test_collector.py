@@ -239,3 +239,38 @@ def test_listeners_hear_of_examples_that_count_once_they_are_on_disk(tmp_path):
     assert [judge for judge, _ in heard] == ["relevance"]
     once_each(heard[0][1], said)
     assert len(examples) == 4
+
+
+def test_a_backlog_leaves_room_for_the_feedback_that_comes(tmp_path, monkeypatch):
+    """A chunk during which more came is followed by a rest, the others by the next chunk."""
+    monkeypatch.setattr(module, "_CHUNK", 5)
+
+    async def main():
+        async with running(tmp_path, start=False) as env:
+            said = await stored(env, 20, announce=False)
+            rests, done = [], asyncio.Event()
+            step, steps = env.collector._step, []
+
+            async def linger(longest_s):
+                rests.append((len(steps), longest_s))
+
+            async def stepping():
+                await step()
+                steps.append(len(steps))
+                if len(steps) == 2:
+                    said.extend(await stored(env, 1))
+                if env.collector._idle:
+                    done.set()
+
+            monkeypatch.setattr(env.collector, "_linger", linger)
+            monkeypatch.setattr(env.collector, "_step", stepping)
+            env.collector.start()
+            async with asyncio.timeout(30):
+                await done.wait()
+            once_each(await env.storage.examples.accepted("relevance"), said)
+            return rests
+
+    (began, longest), (after, rest), *_ = asyncio.run(main())
+    assert (began, longest) == (0, module._LONGEST_LINGER_S)
+    assert after == 2
+    assert rest > 0
