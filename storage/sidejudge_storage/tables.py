@@ -58,6 +58,9 @@ _SQL_TYPES: dict[type, str] = {
     datetime: "TIMESTAMP",
 }
 
+_REQUEST_COLUMNS = ("request_id", "request_method", "request_fingerprint")
+"""Of tables whose rows carry the request that they answer."""
+
 R = TypeVar("R")
 
 
@@ -140,19 +143,21 @@ class Table(Generic[R]):
         )
         names = [c.name for c in self.columns]
         self.select = ", ".join((computed or {}).get(n, f"{name}.{n}") for n in names)
-        shape = json.dumps([{c.name: c.sql_type for c in self.columns}])
+        asked = _REQUEST_COLUMNS if carries_commit else ()
+        types_by_name = {c.name: c.sql_type for c in self.columns}
+        shape = json.dumps([types_by_name | dict.fromkeys(asked, "VARCHAR")])
         rows = f"(SELECT unnest(from_json(?, '{shape}')) AS r)"
         # Statements are made of the names above and bind every value.
+        many = [*names, *asked]
         self.insert_sql = (
-            f"INSERT INTO {name} ({', '.join(names)})"  # noqa: S608 - see above
-            f" SELECT {', '.join(f'r.{n}' for n in names)} FROM {rows}"
+            f"INSERT INTO {name} ({', '.join(many)})"  # noqa: S608 - see above
+            f" SELECT {', '.join(f'r.{n}' for n in many)} FROM {rows}"
         )
         self.insert_one_sql = (
             f"INSERT INTO {name} ({', '.join(names)})"  # noqa: S608 - see above
             f" VALUES ({', '.join('?' * len(names))})"
         )
-        alone = [*names, "commit_seq"]
-        alone += ["request_id", "request_method", "request_fingerprint"]
+        alone = [*names, "commit_seq", *_REQUEST_COLUMNS]
         self.insert_alone_sql = (
             f"INSERT INTO {name} ({', '.join(alone)})"  # noqa: S608 - see above
             f" VALUES ({', '.join('?' * len(alone))})"
@@ -174,6 +179,17 @@ class Table(Generic[R]):
         row = _ENCODER.encode({c.name: getattr(record, c.name) for c in self.columns})
         row.encode()  # a lone surrogate would fail every row of the flush, so find it here
         return row
+
+    def with_request(self, row: str, request: RequestRecord) -> str:
+        """Return a row of a table that carries requests with the request that it answers.
+
+        Raises:
+            ValueError: A text is not Unicode.
+        """
+        values = (request.request_id, request.method, request.fingerprint)
+        asked = _ENCODER.encode(dict(zip(_REQUEST_COLUMNS, values, strict=True)))
+        asked.encode()  # as in `encode`
+        return f"{row[:-1]},{asked[1:]}"
 
     def values(self, record: Record) -> list[object]:
         """Return a record as the parameters of ``insert_one_sql``."""

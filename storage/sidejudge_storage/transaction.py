@@ -54,6 +54,16 @@ class _Insert:
     table: Table[Any]
     record: Record
     row: str
+    request: RequestRecord | None = None
+    """The request that the row answers, if the row carries it itself."""
+
+    @property
+    def asked(self) -> list[object]:
+        """Its columns for the request."""
+        request = self.request
+        if request is None:
+            return [None, None, None]
+        return [request.request_id, request.method, request.fingerprint]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +88,23 @@ def prepare(commands: Sequence[Command]) -> Unit:
         ValueError: A text is not Unicode or a time has no zone.
         TypeError: Something is not a command.
     """
-    steps = tuple(_step(c) for c in commands)
+    steps = _carrying_request(tuple(_step(c) for c in commands))
     chars = sum(len(s.row) if isinstance(s, _Insert) else 0 for s in steps)
     return Unit(steps, chars)
+
+
+def _carrying_request(
+    steps: tuple[_Insert | _Update, ...],
+) -> tuple[_Insert | _Update, ...]:
+    """Let an evaluation or correction carry the request that it answers, instead of a second row."""
+    match steps:
+        case (_Insert() as first, _Insert(record=RequestRecord() as request)):
+            table = first.table
+            answers = request.resource_id == getattr(first.record, table.key[0])
+            if answers and table.insert_alone_sql is not None:
+                row = table.with_request(first.row, request)
+                return (_Insert(table, first.record, row, request),)
+    return steps
 
 
 def _step(command: Command) -> _Insert | _Update:
@@ -188,32 +212,14 @@ def _write_alone(
     commits itself instead of four to five and two more tables, a third of the time that a caller
     alone waits for.
     """
-    step, request = _alone(units)
-    if step is None or step.table.insert_alone_sql is None:
+    if len(units) != 1 or len(units[0].steps) != 1 or not _most_bound_rows():
         return False
-    asked: list[object] = [None, None, None]
-    if request is not None:
-        asked = [request.request_id, request.method, request.fingerprint]
-    values = [*step.table.values(step.record), commit, *asked]
+    step = units[0].steps[0]
+    if not isinstance(step, _Insert) or step.table.insert_alone_sql is None:
+        return False
+    values = [*step.table.values(step.record), commit, *step.asked]
     _run(connection, step.table.insert_alone_sql, values)
     return True
-
-
-def _alone(units: Sequence[Unit]) -> tuple[_Insert | None, RequestRecord | None]:
-    """Return the one row to insert, if it is one, and the request that it answers, if any."""
-    if len(units) != 1 or not _most_bound_rows():
-        return None, None
-    first, *others = units[0].steps
-    if not isinstance(first, _Insert) or len(others) > 1:
-        return None, None
-    if not others:
-        return first, None
-    second = others[0]
-    if not isinstance(second, _Insert) or not isinstance(second.record, RequestRecord):
-        return None, None
-    if second.record.resource_id != getattr(first.record, first.table.key[0]):
-        return None, None
-    return first, second.record
 
 
 def _write(
@@ -239,7 +245,13 @@ def _insert(
 ) -> None:
     if len(inserts) <= _most_bound_rows():
         for insert in inserts:
-            _run(connection, table.insert_one_sql, table.values(insert.record))
+            values = table.values(insert.record)
+            if insert.request is None or table.insert_alone_sql is None:
+                _run(connection, table.insert_one_sql, values)
+            else:
+                # Not alone: the commit has its number in the log.
+                asked = [*values, None, *insert.asked]
+                _run(connection, table.insert_alone_sql, asked)
         return
     start = chars = 0
     for end, insert in enumerate(inserts, 1):
