@@ -3,6 +3,7 @@
 from sidejudge_storage.commands import (
     Command,
     RejectExample,
+    ReplaceExperiment,
     ReplaceJudge,
     ReplaceOptimization,
     ReplaceOptimizationPolicy,
@@ -31,6 +32,10 @@ from sidejudge_storage.readers.examples import (
     ExampleReader,
     NewExamples,
 )
+from sidejudge_storage.readers.experiments import (
+    ExperimentFilter,
+    ExperimentReader,
+)
 from sidejudge_storage.readers.feedback import FeedbackFilter, FeedbackReader
 from sidejudge_storage.readers.gate_uses import GateUseReader
 from sidejudge_storage.readers.judges import JudgeReader
@@ -45,6 +50,12 @@ from sidejudge_storage.records import (
     DeploymentRecord,
     EvaluationRecord,
     ExampleRecord,
+    ExperimentAssignmentRecord,
+    ExperimentEventRecord,
+    ExperimentFailureRecord,
+    ExperimentLabelRecord,
+    ExperimentOutcomeRecord,
+    ExperimentRecord,
     FeedbackRecord,
     GateUseRecord,
     JudgeRecord,
@@ -54,6 +65,7 @@ from sidejudge_storage.records import (
     OptimizationRecord,
     RequestRecord,
     ShadowCandidateRecord,
+    ShadowJudgmentRecord,
 )
 from sidejudge_storage.storage import Storage
 
@@ -72,6 +84,14 @@ __all__ = [
     "ExampleFilter",
     "ExampleReader",
     "ExampleRecord",
+    "ExperimentAssignmentRecord",
+    "ExperimentEventRecord",
+    "ExperimentFailureRecord",
+    "ExperimentFilter",
+    "ExperimentLabelRecord",
+    "ExperimentOutcomeRecord",
+    "ExperimentReader",
+    "ExperimentRecord",
     "FeedbackFilter",
     "FeedbackReader",
     "FeedbackRecord",
@@ -89,6 +109,7 @@ __all__ = [
     "OptimizationRecord",
     "RejectExample",
     "RepairReport",
+    "ReplaceExperiment",
     "ReplaceJudge",
     "ReplaceOptimization",
     "ReplaceOptimizationPolicy",
@@ -99,6 +120,7 @@ __all__ = [
     "RowMissingError",
     "ShadowCandidateReader",
     "ShadowCandidateRecord",
+    "ShadowJudgmentRecord",
     "Storage",
     "StorageError",
     "StorageOptions",

@@ -8,6 +8,12 @@ from sidejudge_storage.records import (
     DeploymentRecord,
     EvaluationRecord,
     ExampleRecord,
+    ExperimentAssignmentRecord,
+    ExperimentEventRecord,
+    ExperimentFailureRecord,
+    ExperimentLabelRecord,
+    ExperimentOutcomeRecord,
+    ExperimentRecord,
     FeedbackRecord,
     GateUseRecord,
     JudgeRecord,
@@ -17,6 +23,7 @@ from sidejudge_storage.records import (
     OptimizationRecord,
     RequestRecord,
     ShadowCandidateRecord,
+    ShadowJudgmentRecord,
 )
 
 __all__ = [
@@ -24,6 +31,7 @@ __all__ = [
     "Command",
     "Record",
     "RejectExample",
+    "ReplaceExperiment",
     "ReplaceJudge",
     "ReplaceOptimization",
     "ReplaceOptimizationPolicy",
@@ -36,6 +44,14 @@ class ReplaceJudge:
     """Replace a judge if its stored revision is ``expected_revision``."""
 
     record: JudgeRecord
+    expected_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceExperiment:
+    """Replace an experiment if its stored revision is ``expected_revision``."""
+
+    record: ExperimentRecord
     expected_revision: int
 
 
@@ -85,12 +101,20 @@ Record = (
     | GateUseRecord
     | OptimizationPolicyRecord
     | ShadowCandidateRecord
+    | ExperimentRecord
+    | ExperimentEventRecord
+    | ExperimentAssignmentRecord
+    | ExperimentOutcomeRecord
+    | ExperimentFailureRecord
+    | ExperimentLabelRecord
+    | ShadowJudgmentRecord
     | RequestRecord
 )
 """A new row."""
 
 Change = (
     ReplaceJudge
+    | ReplaceExperiment
     | ReplaceOptimization
     | ReplaceOptimizationPolicy
     | ReplaceShadowCandidate

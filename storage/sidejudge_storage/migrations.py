@@ -170,6 +170,52 @@ _OPTIMIZATION_POLICIES = (
     )""",
 )
 
+_EXPERIMENTS = (
+    "ALTER TABLE evaluations ADD COLUMN experiment_id VARCHAR",
+    "ALTER TABLE evaluations ADD COLUMN arm_id VARCHAR",
+    "ALTER TABLE evaluations ADD COLUMN stage BIGINT",
+    """CREATE TABLE experiments (
+        experiment_id VARCHAR PRIMARY KEY, judge_id VARCHAR, state VARCHAR NOT NULL,
+        mode VARCHAR NOT NULL, namespace VARCHAR NOT NULL, slice_low DOUBLE NOT NULL,
+        slice_high DOUBLE NOT NULL, spec_json VARCHAR NOT NULL, labels_json VARCHAR NOT NULL,
+        status_json VARCHAR NOT NULL, conclusion_json VARCHAR, revision BIGINT NOT NULL,
+        created_at TIMESTAMP NOT NULL, updated_at TIMESTAMP NOT NULL, started_at TIMESTAMP,
+        ended_at TIMESTAMP
+    )""",
+    """CREATE TABLE experiment_events (
+        experiment_id VARCHAR NOT NULL, sequence BIGINT NOT NULL, created_at TIMESTAMP NOT NULL,
+        kind VARCHAR NOT NULL, payload_json VARCHAR NOT NULL
+    )""",
+    """CREATE TABLE experiment_assignments (
+        experiment_id VARCHAR NOT NULL, subject VARCHAR NOT NULL, arm_id VARCHAR NOT NULL,
+        stage BIGINT NOT NULL, created_at TIMESTAMP NOT NULL
+    )""",
+    """CREATE TABLE experiment_outcomes (
+        experiment_id VARCHAR NOT NULL, subject VARCHAR NOT NULL, arm_id VARCHAR NOT NULL,
+        metric VARCHAR NOT NULL, value DOUBLE NOT NULL, stage BIGINT NOT NULL,
+        created_at TIMESTAMP NOT NULL
+    )""",
+    """CREATE TABLE experiment_failures (
+        experiment_id VARCHAR NOT NULL, arm_id VARCHAR NOT NULL, judge_id VARCHAR NOT NULL,
+        version BIGINT NOT NULL, created_at TIMESTAMP NOT NULL, reason VARCHAR NOT NULL,
+        shadow BOOLEAN NOT NULL, stage BIGINT NOT NULL
+    )""",
+    """CREATE TABLE experiment_labels (
+        experiment_id VARCHAR NOT NULL, evaluation_id VARCHAR NOT NULL, arm_id VARCHAR NOT NULL,
+        unit VARCHAR NOT NULL, stage BIGINT NOT NULL, feedback_id VARCHAR NOT NULL,
+        created_at TIMESTAMP NOT NULL, quality DOUBLE NOT NULL, label DOUBLE NOT NULL,
+        judged DOUBLE, confidence DOUBLE, answered BOOLEAN NOT NULL
+    )""",
+    """CREATE TABLE shadow_judgments (
+        evaluation_id VARCHAR NOT NULL, experiment_id VARCHAR NOT NULL, arm_id VARCHAR NOT NULL,
+        judge_id VARCHAR NOT NULL, version BIGINT NOT NULL, created_at TIMESTAMP NOT NULL,
+        verdict VARCHAR, score DOUBLE, confidence DOUBLE, model VARCHAR NOT NULL,
+        input_tokens BIGINT NOT NULL, cached_input_tokens BIGINT NOT NULL,
+        output_tokens BIGINT NOT NULL, lm_calls BIGINT NOT NULL, cost_usd DOUBLE,
+        lm_latency_ms DOUBLE NOT NULL
+    )""",
+)
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration("0001_initial", _INITIAL),
     Migration("0002_runs_with_budgets", _RUNS_WITH_BUDGETS),
@@ -178,6 +224,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration("0005_version_lineage", _VERSION_LINEAGE),
     Migration("0006_optimization_policies", _OPTIMIZATION_POLICIES),
     Migration("0007_shadow_candidates", _SHADOW_CANDIDATES),
+    Migration("0008_experiments", _EXPERIMENTS),
 )
 """Every migration in the order in which they apply."""
 

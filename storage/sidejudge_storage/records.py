@@ -14,6 +14,12 @@ __all__ = [
     "DeploymentRecord",
     "EvaluationRecord",
     "ExampleRecord",
+    "ExperimentAssignmentRecord",
+    "ExperimentEventRecord",
+    "ExperimentFailureRecord",
+    "ExperimentLabelRecord",
+    "ExperimentOutcomeRecord",
+    "ExperimentRecord",
     "FeedbackRecord",
     "GateUseRecord",
     "JudgeRecord",
@@ -23,6 +29,7 @@ __all__ = [
     "OptimizationRecord",
     "RequestRecord",
     "ShadowCandidateRecord",
+    "ShadowJudgmentRecord",
 ]
 
 
@@ -79,7 +86,8 @@ class DeploymentRecord:
 class EvaluationRecord:
     """One judged item. ``score`` xor ``verdict`` is set; probabilities are None without logprobs.
 
-    ``influences_json`` is None unless a version with a memory answered.
+    ``influences_json`` is None unless a version with a memory answered. ``arm_id`` is the arm of the
+    experiment that it counts for and ``stage`` the stage of its rollout, both None outside of one.
     """
 
     evaluation_id: str
@@ -109,6 +117,9 @@ class EvaluationRecord:
     group_key: str
     labels_json: str
     influences_json: str | None = None
+    experiment_id: str | None = None
+    arm_id: str | None = None
+    stage: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +284,134 @@ class ShadowCandidateRecord:
     last_example_id: str
     created_at: datetime
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentRecord:
+    """An experiment. ``revision`` counts changes from 1 and is what an etag stands for.
+
+    ``judge_id`` is None if the caller names the arms. From its start to its end it holds the subjects
+    of its namespace whose hash is in [``slice_low``, ``slice_high``). ``status_json`` is what changes
+    while it runs (stage of a rollout, decision, largest e-values), ``conclusion_json`` None before the
+    end.
+    """
+
+    experiment_id: str
+    judge_id: str | None
+    state: str
+    mode: str
+    namespace: str
+    slice_low: float
+    slice_high: float
+    spec_json: str
+    labels_json: str
+    status_json: str
+    conclusion_json: str | None
+    revision: int
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentEventRecord:
+    """One event of an experiment; ``sequence`` counts from 1 without gaps within it."""
+
+    experiment_id: str
+    sequence: int
+    created_at: datetime
+    kind: str
+    payload_json: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentAssignmentRecord:
+    """The first time that a subject asked for its arm, and again when a growing stage moved it."""
+
+    experiment_id: str
+    subject: str
+    arm_id: str
+    stage: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentOutcomeRecord:
+    """One value that the caller measured for a subject."""
+
+    experiment_id: str
+    subject: str
+    arm_id: str
+    metric: str
+    value: float
+    stage: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowJudgmentRecord:
+    """What a version that did not answer says of an evaluated item; columns as of `EvaluationRecord`.
+
+    ``experiment_id`` is empty for judgments of the monitor, whose ``arm_id`` then says what for.
+    """
+
+    evaluation_id: str
+    experiment_id: str
+    arm_id: str
+    judge_id: str
+    version: int
+    created_at: datetime
+    verdict: str | None
+    score: float | None
+    confidence: float | None
+    model: str
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    lm_calls: int
+    cost_usd: float | None
+    lm_latency_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentFailureRecord:
+    """A call of an arm that gave no usable answer; ``shadow`` if it was not to answer the caller."""
+
+    experiment_id: str
+    arm_id: str
+    judge_id: str
+    version: int
+    created_at: datetime
+    reason: str
+    shadow: bool
+    stage: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentLabelRecord:
+    """How good an arm was on an evaluation, as the label says that counts now.
+
+    There is a row for each arm that judged the item, and new rows when the label changes: of one
+    evaluation and arm the one with the largest ``feedback_id`` counts. ``unit`` is the subject, or the
+    evaluation where there was none. ``quality`` is agreement with the label (arms that are judge
+    versions) or what the label says of the arm's work (arms of the caller), 0..1; ``judged`` is
+    the judge's own answer as a number in 0..1, None without one; ``answered`` says whether the arm's
+    answer went to the caller.
+    """
+
+    experiment_id: str
+    evaluation_id: str
+    arm_id: str
+    unit: str
+    stage: int
+    feedback_id: str
+    created_at: datetime
+    quality: float
+    label: float
+    judged: float | None
+    confidence: float | None
+    answered: bool
 
 
 @dataclass(frozen=True, slots=True)

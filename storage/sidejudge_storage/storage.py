@@ -10,6 +10,7 @@ from sidejudge_storage.commands import Command
 from sidejudge_storage.database import Database, RepairReport, StorageOptions
 from sidejudge_storage.readers.evaluations import EvaluationReader
 from sidejudge_storage.readers.examples import ExampleReader
+from sidejudge_storage.readers.experiments import ExperimentReader
 from sidejudge_storage.readers.feedback import FeedbackReader
 from sidejudge_storage.readers.gate_uses import GateUseReader
 from sidejudge_storage.readers.judges import JudgeReader
@@ -40,6 +41,7 @@ class Storage:
         self.evaluations = EvaluationReader(database, self._executor)
         self.feedback = FeedbackReader(database, self._executor)
         self.examples = ExampleReader(database, self._executor)
+        self.experiments = ExperimentReader(database, self._executor)
         self.optimizations = OptimizationReader(database, self._executor)
         self.gate_uses = GateUseReader(database, self._executor)
         self.policies = OptimizationPolicyReader(database, self._executor)

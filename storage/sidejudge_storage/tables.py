@@ -20,6 +20,12 @@ from sidejudge_storage.records import (
     DeploymentRecord,
     EvaluationRecord,
     ExampleRecord,
+    ExperimentAssignmentRecord,
+    ExperimentEventRecord,
+    ExperimentFailureRecord,
+    ExperimentLabelRecord,
+    ExperimentOutcomeRecord,
+    ExperimentRecord,
     FeedbackRecord,
     GateUseRecord,
     JudgeRecord,
@@ -29,12 +35,19 @@ from sidejudge_storage.records import (
     OptimizationRecord,
     RequestRecord,
     ShadowCandidateRecord,
+    ShadowJudgmentRecord,
 )
 
 __all__ = [
     "DEPLOYMENTS",
     "EVALUATIONS",
     "EXAMPLES",
+    "EXPERIMENTS",
+    "EXPERIMENT_ASSIGNMENTS",
+    "EXPERIMENT_EVENTS",
+    "EXPERIMENT_FAILURES",
+    "EXPERIMENT_LABELS",
+    "EXPERIMENT_OUTCOMES",
     "FEEDBACK",
     "GATE_USES",
     "JUDGES",
@@ -44,6 +57,7 @@ __all__ = [
     "OPTIMIZATION_POLICIES",
     "REQUESTS",
     "SHADOW_CANDIDATES",
+    "SHADOW_JUDGMENTS",
     "Table",
     "id_list",
     "naive_utc",
@@ -237,6 +251,33 @@ OPTIMIZATION_POLICIES = Table(
 SHADOW_CANDIDATES = Table(
     "shadow_candidates", ShadowCandidateRecord, key=("optimization_id",)
 )
+EXPERIMENTS = Table("experiments", ExperimentRecord, key=("experiment_id",))
+EXPERIMENT_EVENTS = Table(
+    "experiment_events", ExperimentEventRecord, key=("experiment_id", "sequence")
+)
+EXPERIMENT_ASSIGNMENTS = Table(
+    "experiment_assignments",
+    ExperimentAssignmentRecord,
+    key=("experiment_id", "subject"),
+)
+EXPERIMENT_OUTCOMES = Table(
+    "experiment_outcomes",
+    ExperimentOutcomeRecord,
+    key=("experiment_id", "subject", "arm_id", "metric"),
+)
+EXPERIMENT_FAILURES = Table(
+    "experiment_failures", ExperimentFailureRecord, key=("experiment_id", "arm_id")
+)
+EXPERIMENT_LABELS = Table(
+    "experiment_labels",
+    ExperimentLabelRecord,
+    key=("experiment_id", "evaluation_id", "arm_id", "feedback_id"),
+)
+SHADOW_JUDGMENTS = Table(
+    "shadow_judgments",
+    ShadowJudgmentRecord,
+    key=("evaluation_id", "experiment_id", "arm_id"),
+)
 REQUESTS = Table(
     "requests", RequestRecord, key=("request_id",), view="answered_requests"
 )
@@ -253,6 +294,13 @@ _BY_TYPE: dict[type, Table[Any]] = {
     GateUseRecord: GATE_USES,
     OptimizationPolicyRecord: OPTIMIZATION_POLICIES,
     ShadowCandidateRecord: SHADOW_CANDIDATES,
+    ExperimentRecord: EXPERIMENTS,
+    ExperimentEventRecord: EXPERIMENT_EVENTS,
+    ExperimentAssignmentRecord: EXPERIMENT_ASSIGNMENTS,
+    ExperimentOutcomeRecord: EXPERIMENT_OUTCOMES,
+    ExperimentFailureRecord: EXPERIMENT_FAILURES,
+    ExperimentLabelRecord: EXPERIMENT_LABELS,
+    ShadowJudgmentRecord: SHADOW_JUDGMENTS,
     RequestRecord: REQUESTS,
 }
 

@@ -14,6 +14,7 @@ from sidejudge_storage.commands import (
     Command,
     Record,
     RejectExample,
+    ReplaceExperiment,
     ReplaceJudge,
     ReplaceOptimization,
     ReplaceOptimizationPolicy,
@@ -30,6 +31,7 @@ from sidejudge_storage.errors import (
 from sidejudge_storage.records import RequestRecord
 from sidejudge_storage.tables import (
     EXAMPLES,
+    EXPERIMENTS,
     JUDGES,
     OPTIMIZATION_POLICIES,
     OPTIMIZATIONS,
@@ -108,23 +110,15 @@ def _carrying_request(
 
 
 def _step(command: Command) -> _Insert | _Update:
-    if isinstance(command, ReplaceJudge):
-        row = JUDGES.encode(command.record)
-        return _Update(JUDGES, lambda c: _replace_judge(c, command, row))
-    if isinstance(command, ReplaceOptimization):
-        row = OPTIMIZATIONS.encode(command.record)
-        return _Update(OPTIMIZATIONS, lambda c: _replace_optimization(c, command, row))
-    if isinstance(command, ReplaceOptimizationPolicy):
-        row = OPTIMIZATION_POLICIES.encode(command.record)
-        return _Update(
-            OPTIMIZATION_POLICIES, lambda c: _replace_policy(c, command, row)
-        )
-    if isinstance(command, ReplaceShadowCandidate):
-        row = SHADOW_CANDIDATES.encode(command.record)
-        return _Update(SHADOW_CANDIDATES, lambda c: _replace_shadow(c, command, row))
+    replacing = _REPLACING.get(type(command))
+    if replacing is not None:
+        table, replace = replacing
+        changed: Any = command
+        encoded = table.encode(changed.record)
+        return _Update(table, lambda c: replace(c, changed, encoded))
     if isinstance(command, RejectExample):
         return _Update(EXAMPLES, lambda c: _reject_example(c, command))
-    record: Record = command
+    record: Any = command
     table = table_of(record)
     return _Insert(table, record, table.encode(record))
 
@@ -327,6 +321,17 @@ def _replace_policy(
         )
 
 
+def _replace_experiment(
+    connection: duckdb.DuckDBPyConnection, command: ReplaceExperiment, row: str
+) -> None:
+    sql = f"{EXPERIMENTS.replace_sql} AND {EXPERIMENTS.name}.revision = ?"
+    if _run(connection, sql, [f"[{row}]", command.expected_revision]) != [(1,)]:
+        raise RevisionConflictError(
+            f"experiment {command.record.experiment_id} is not at revision"
+            f" {command.expected_revision}: read it again and repeat the change"
+        )
+
+
 def _replace_shadow(
     connection: duckdb.DuckDBPyConnection, command: ReplaceShadowCandidate, row: str
 ) -> None:
@@ -376,3 +381,13 @@ def _in_words(error: Exception) -> str:
     ):
         return str(error).split("\n", 1)[0]
     return type(error).__name__
+
+
+_REPLACING: dict[type, tuple[Table[Any], Callable[..., None]]] = {
+    ReplaceJudge: (JUDGES, _replace_judge),
+    ReplaceExperiment: (EXPERIMENTS, _replace_experiment),
+    ReplaceOptimization: (OPTIMIZATIONS, _replace_optimization),
+    ReplaceOptimizationPolicy: (OPTIMIZATION_POLICIES, _replace_policy),
+    ReplaceShadowCandidate: (SHADOW_CANDIDATES, _replace_shadow),
+}
+"""What replaces a row by that of the command's ``record``."""

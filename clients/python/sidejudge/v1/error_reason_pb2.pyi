@@ -98,6 +98,30 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The run cannot go on; `cause` says why. Code FAILED_PRECONDITION. Metadata: `{"optimization": "optimizations/x", "cause": "its journal is gone"}`."""
     ERROR_REASON_SERVER_STOPPING: _ErrorReason.ValueType  # 29
     """The server stops before the run that is watched has ended; watch again with the last token. Code UNAVAILABLE. Metadata: `{}`."""
+    ERROR_REASON_EXPERIMENT_NOT_FOUND: _ErrorReason.ValueType  # 44
+    """There is no such experiment. Code NOT_FOUND. Metadata: `{"experiment": "experiments/x"}`."""
+    ERROR_REASON_EXPERIMENT_ALREADY_EXISTS: _ErrorReason.ValueType  # 45
+    """An experiment of that name exists. Code ALREADY_EXISTS. Metadata: `{"experiment": "experiments/x"}`."""
+    ERROR_REASON_EXPERIMENT_NOT_DRAFT: _ErrorReason.ValueType  # 46
+    """The experiment was started, so this can't be changed or done any more. Code FAILED_PRECONDITION. Metadata: `{"experiment": "experiments/x", "state": "RUNNING"}`."""
+    ERROR_REASON_EXPERIMENT_NOT_RUNNING: _ErrorReason.ValueType  # 47
+    """The experiment is not running. Code FAILED_PRECONDITION. Metadata: `{"experiment": "experiments/x", "state": "DRAFT"}`."""
+    ERROR_REASON_EXPERIMENT_CONCLUDED: _ErrorReason.ValueType  # 48
+    """The experiment was concluded before. Code FAILED_PRECONDITION. Metadata: `{"experiment": "experiments/x"}`."""
+    ERROR_REASON_EXPERIMENT_NOT_STARTED: _ErrorReason.ValueType  # 49
+    """The experiment was never started: there is nothing to analyse. Code FAILED_PRECONDITION. Metadata: `{"experiment": "experiments/x"}`."""
+    ERROR_REASON_EXPERIMENT_BASELINE_NOT_DEPLOYED: _ErrorReason.ValueType  # 50
+    """The baseline arm is not the version that serves. Code FAILED_PRECONDITION. Metadata: `{"experiment": "experiments/x", "baseline": "judges/x/versions/1", "deployed": "judges/x/versions/2"}`."""
+    ERROR_REASON_NAMESPACE_FULL: _ErrorReason.ValueType  # 51
+    """Running experiments take up the subjects of the namespace. Code FAILED_PRECONDITION. Metadata: `{"namespace": "x", "free": "0.4", "need": "1", "experiments": "experiments/a,experiments/b"}`."""
+    ERROR_REASON_SUBJECT_NOT_ASSIGNED: _ErrorReason.ValueType  # 52
+    """The subject never got an arm of the experiment. Code FAILED_PRECONDITION. Metadata: `{"experiment": "experiments/x", "subject": "..."}`."""
+    ERROR_REASON_OUTCOME_ARM_MISMATCH: _ErrorReason.ValueType  # 53
+    """The subject has another arm. Code FAILED_PRECONDITION. Metadata: `{"experiment": "experiments/x", "subject": "...", "assigned": "a", "got": "b"}`."""
+    ERROR_REASON_OUTCOME_ALREADY_RECORDED: _ErrorReason.ValueType  # 54
+    """The metric was recorded for the subject before. Code ALREADY_EXISTS. Metadata: `{"experiment": "experiments/x", "subject": "...", "metrics": "a,b"}`."""
+    ERROR_REASON_EXPERIMENT_IN_PROGRESS: _ErrorReason.ValueType  # 55
+    """A running experiment uses the judge. Code FAILED_PRECONDITION. Metadata: `{"judge": "judges/x", "experiment": "experiments/x"}`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `ErrorInfo.reason`, without the prefix `ERROR_REASON_`, with `ErrorInfo.domain` = `sidejudge.dev`. Values may be added."""
@@ -176,4 +200,28 @@ ERROR_REASON_OPTIMIZATION_NOT_RESUMABLE: ErrorReason.ValueType  # 28
 """The run cannot go on; `cause` says why. Code FAILED_PRECONDITION. Metadata: `{"optimization": "optimizations/x", "cause": "its journal is gone"}`."""
 ERROR_REASON_SERVER_STOPPING: ErrorReason.ValueType  # 29
 """The server stops before the run that is watched has ended; watch again with the last token. Code UNAVAILABLE. Metadata: `{}`."""
+ERROR_REASON_EXPERIMENT_NOT_FOUND: ErrorReason.ValueType  # 44
+"""There is no such experiment. Code NOT_FOUND. Metadata: `{"experiment": "experiments/x"}`."""
+ERROR_REASON_EXPERIMENT_ALREADY_EXISTS: ErrorReason.ValueType  # 45
+"""An experiment of that name exists. Code ALREADY_EXISTS. Metadata: `{"experiment": "experiments/x"}`."""
+ERROR_REASON_EXPERIMENT_NOT_DRAFT: ErrorReason.ValueType  # 46
+"""The experiment was started, so this can't be changed or done any more. Code FAILED_PRECONDITION. Metadata: `{"experiment": "experiments/x", "state": "RUNNING"}`."""
+ERROR_REASON_EXPERIMENT_NOT_RUNNING: ErrorReason.ValueType  # 47
+"""The experiment is not running. Code FAILED_PRECONDITION. Metadata: `{"experiment": "experiments/x", "state": "DRAFT"}`."""
+ERROR_REASON_EXPERIMENT_CONCLUDED: ErrorReason.ValueType  # 48
+"""The experiment was concluded before. Code FAILED_PRECONDITION. Metadata: `{"experiment": "experiments/x"}`."""
+ERROR_REASON_EXPERIMENT_NOT_STARTED: ErrorReason.ValueType  # 49
+"""The experiment was never started: there is nothing to analyse. Code FAILED_PRECONDITION. Metadata: `{"experiment": "experiments/x"}`."""
+ERROR_REASON_EXPERIMENT_BASELINE_NOT_DEPLOYED: ErrorReason.ValueType  # 50
+"""The baseline arm is not the version that serves. Code FAILED_PRECONDITION. Metadata: `{"experiment": "experiments/x", "baseline": "judges/x/versions/1", "deployed": "judges/x/versions/2"}`."""
+ERROR_REASON_NAMESPACE_FULL: ErrorReason.ValueType  # 51
+"""Running experiments take up the subjects of the namespace. Code FAILED_PRECONDITION. Metadata: `{"namespace": "x", "free": "0.4", "need": "1", "experiments": "experiments/a,experiments/b"}`."""
+ERROR_REASON_SUBJECT_NOT_ASSIGNED: ErrorReason.ValueType  # 52
+"""The subject never got an arm of the experiment. Code FAILED_PRECONDITION. Metadata: `{"experiment": "experiments/x", "subject": "..."}`."""
+ERROR_REASON_OUTCOME_ARM_MISMATCH: ErrorReason.ValueType  # 53
+"""The subject has another arm. Code FAILED_PRECONDITION. Metadata: `{"experiment": "experiments/x", "subject": "...", "assigned": "a", "got": "b"}`."""
+ERROR_REASON_OUTCOME_ALREADY_RECORDED: ErrorReason.ValueType  # 54
+"""The metric was recorded for the subject before. Code ALREADY_EXISTS. Metadata: `{"experiment": "experiments/x", "subject": "...", "metrics": "a,b"}`."""
+ERROR_REASON_EXPERIMENT_IN_PROGRESS: ErrorReason.ValueType  # 55
+"""A running experiment uses the judge. Code FAILED_PRECONDITION. Metadata: `{"judge": "judges/x", "experiment": "experiments/x"}`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -332,6 +332,8 @@ class Evaluation(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     INFLUENCES_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
+    ARM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name, `evaluations/{evaluation}`; names sort by time."""
     judge: _builtins.str
@@ -342,6 +344,10 @@ class Evaluation(_message.Message):
     """The caller's key for who or what was judged; at most 256 characters."""
     group: _builtins.str
     """Evaluations of one group never end up on two sides of a data split; at most 256 characters."""
+    experiment: _builtins.str
+    """Output only. The experiment that it is part of, `experiments/{experiment}`; empty if it is part of none."""
+    arm: _builtins.str
+    """Output only. The arm of the experiment that it counts for."""
     @_builtins.property
     def rubric_input(self) -> Global___RubricInput:
         """Input of a rubric judge."""
@@ -390,10 +396,12 @@ class Evaluation(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         influences: _abc.Iterable[Global___Influence] | None = ...,
+        experiment: _builtins.str = ...,
+        arm: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["artifact_input", b"artifact_input", "create_time", b"create_time", "input", b"input", "judgment", b"judgment", "result", b"result", "rubric", b"rubric", "rubric_input", b"rubric_input", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_input", b"artifact_input", "create_time", b"create_time", "group", b"group", "influences", b"influences", "input", b"input", "judge", b"judge", "judge_version", b"judge_version", "judgment", b"judgment", "labels", b"labels", "name", b"name", "result", b"result", "rubric", b"rubric", "rubric_input", b"rubric_input", "subject", b"subject", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "artifact_input", b"artifact_input", "create_time", b"create_time", "experiment", b"experiment", "group", b"group", "influences", b"influences", "input", b"input", "judge", b"judge", "judge_version", b"judge_version", "judgment", b"judgment", "labels", b"labels", "name", b"name", "result", b"result", "rubric", b"rubric", "rubric_input", b"rubric_input", "subject", b"subject", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["rubric_input", "artifact_input"]  # noqa: Y015
     _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015

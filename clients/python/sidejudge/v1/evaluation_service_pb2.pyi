@@ -59,6 +59,8 @@ class EvaluateRequest(_message.Message):
     GROUP_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    EXPERIMENT_FIELD_NUMBER: _builtins.int
+    ARM_FIELD_NUMBER: _builtins.int
     judge: _builtins.str
     """Required. `judges/{judge}`."""
     judge_version: _builtins.str
@@ -71,6 +73,10 @@ class EvaluateRequest(_message.Message):
     """Keeps related items (one session, one source document) on one side of every data split; at most 256 characters. Defaults to a group of its own."""
     request_id: _builtins.str
     """UUID of this request. A repeat within 24 hours returns the first answer and does nothing again."""
+    experiment: _builtins.str
+    """The experiment whose arm made what is judged, `experiments/{experiment}`; only experiments without a judge, whose arms the caller names. The subject must have been assigned."""
+    arm: _builtins.str
+    """The arm that made it; required if the experiment is in MODE_SHADOW, else taken from the subject's assignment."""
     @_builtins.property
     def rubric_input(self) -> _evaluation_pb2.RubricInput:
         """For rubric judges."""
@@ -95,10 +101,12 @@ class EvaluateRequest(_message.Message):
         group: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         request_id: _builtins.str = ...,
+        experiment: _builtins.str = ...,
+        arm: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["artifact_input", b"artifact_input", "input", b"input", "rubric_input", b"rubric_input"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["artifact_input", b"artifact_input", "group", b"group", "input", b"input", "judge", b"judge", "judge_version", b"judge_version", "labels", b"labels", "omit_reasoning", b"omit_reasoning", "request_id", b"request_id", "rubric_input", b"rubric_input", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "artifact_input", b"artifact_input", "experiment", b"experiment", "group", b"group", "input", b"input", "judge", b"judge", "judge_version", b"judge_version", "labels", b"labels", "omit_reasoning", b"omit_reasoning", "request_id", b"request_id", "rubric_input", b"rubric_input", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["rubric_input", "artifact_input"]  # noqa: Y015
     _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
