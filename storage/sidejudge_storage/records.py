@@ -70,7 +70,7 @@ class JudgeVersionRecord:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentRecord:
-    """One line of a judge's deployment history; ``verb`` is create, deploy, rollback or gate."""
+    """One line of a judge's deployment history; ``verb`` is create, deploy, rollback, gate or experiment."""
 
     judge_id: str
     sequence: int

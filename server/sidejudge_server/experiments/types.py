@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -189,6 +190,12 @@ class Experiment:
     def name(self) -> str:
         """Resource name."""
         return f"experiments/{self.experiment_id}"
+
+    @property
+    def etag(self) -> str:
+        """Opaque text that changes with every change."""
+        digest = hashlib.sha256(self.experiment_id.encode()).hexdigest()[:8]
+        return f"{self.revision:08x}{digest}"
 
     @property
     def baseline(self) -> Arm:

@@ -239,7 +239,7 @@ class JudgeRegistry:
 
         Raises:
             NotFoundError: There is no such judge.
-            FailedPreconditionError: It is built in.
+            FailedPreconditionError: It is built in, or a running experiment uses it.
             ConflictError: The etag is out of date, or the judge is being optimized.
         """
         async with self._locks[judge_id]:
@@ -258,6 +258,13 @@ class JudgeRegistry:
                         reason="OPTIMIZATION_IN_PROGRESS",
                         metadata={"optimization": name},
                     )
+            for experiment in await self._storage.experiments.running(judge_id):
+                name = f"experiments/{experiment.experiment_id}"
+                raise FailedPreconditionError(
+                    f"{judge.name} is used by {name}; conclude that first",
+                    reason="EXPERIMENT_IN_PROGRESS",
+                    metadata={"judge": judge.name, "experiment": name},
+                )
             await self._replace(replace(judge, deleted=True))
 
     async def add_version(
@@ -331,6 +338,7 @@ class JudgeRegistry:
         etag: str = "",
         verb: str = "deploy",
         request_id: str = "",
+        further: Sequence[Command] = (),
     ) -> Judge:
         """Make a version serve.
 
@@ -340,8 +348,10 @@ class JudgeRegistry:
             author: Who deploys.
             reason: Why.
             etag: If not empty, must match.
-            verb: ``deploy``, or ``gate`` if an optimization's gate does it.
+            verb: ``deploy``, ``gate`` if an optimization's gate does it, ``experiment`` if an
+                experiment does.
             request_id: UUID of the request, or "".
+            further: What is written in the same unit.
 
         Raises:
             NotFoundError: There is no such judge or version.
@@ -358,7 +368,7 @@ class JudgeRegistry:
                     verb=verb,
                     author=author,
                     reason=reason,
-                    claim=claim,
+                    further=(*further, *claim(judge_id)),
                 )
 
         return await self._requests.once(
@@ -402,7 +412,7 @@ class JudgeRegistry:
                     verb="rollback",
                     author=author,
                     reason=reason,
-                    claim=claim,
+                    further=claim(judge_id),
                 )
 
         return await self._requests.once(
@@ -434,7 +444,7 @@ class JudgeRegistry:
         verb: str,
         author: str,
         reason: str,
-        claim: Claim,
+        further: Sequence[Command],
     ) -> Judge:
         history = self._entries[judge.judge_id].history
         deployment = DeploymentRecord(
@@ -450,7 +460,7 @@ class JudgeRegistry:
         changed = await self._replace(
             replace(judge, deployed_version=version),
             deployment,
-            *claim(judge.judge_id),
+            *further,
         )
         history.append(deployment)
         for listener in self._listeners:

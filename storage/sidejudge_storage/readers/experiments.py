@@ -34,6 +34,18 @@ class ExperimentReader(Reader[ExperimentRecord]):
         """Return every experiment, oldest first."""
         return await self._select(Where(), order="created_at, experiment_id")
 
+    async def running(self, judge_id: str) -> list[ExperimentRecord]:
+        """Return the running experiments of a judge."""
+        return await self._select(Where().equals(judge_id=judge_id, state="running"))
+
+    async def last_sequences(self) -> dict[str, int]:
+        """Return the number of the last event of each experiment that has events."""
+        rows = await self._rows(
+            "SELECT experiment_id, max(sequence) FROM experiment_events GROUP BY ALL",
+            [],
+        )
+        return dict(rows)
+
     async def events(
         self, experiment_id: str, *, after: int = 0, limit: int | None = None
     ) -> list[ExperimentEventRecord]:
