@@ -20,6 +20,7 @@ from sidejudge_server.api.address import listen_address
 from sidejudge_server.api.server import DomainServices, GrpcServer
 from sidejudge_server.config import LMSettings, Settings
 from sidejudge_server.errors import LMError
+from sidejudge_server.experiments.experimenting import Experimenting
 from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.judges.requests import RequestLog
 from sidejudge_server.judges.service import EvaluationService
@@ -71,6 +72,8 @@ class Application:
         self._server: GrpcServer | None = None
         self._optimizations: OptimizationService | None = None
         self._scheduler: PolicyScheduler | None = None
+        self.experimenting: Experimenting | None = None
+        """The experiments, once it has started."""
         self._warm_up: asyncio.Task[None] | None = None
         self.address = ""
         """Where clients connect to, once it has started."""
@@ -106,6 +109,9 @@ class Application:
             # Else the end of a run would start the next one.
             if self._scheduler is not None:
                 await self._scheduler.close()
+            # Ends the calls that watch experiments.
+            if self.experimenting is not None:
+                await self.experimenting.send_watchers_away()
             # Ends the runs, and with them the calls that watch them.
             if self._optimizations is not None:
                 await self._optimizations.close()
@@ -124,8 +130,24 @@ class Application:
         self._cleanup.push_async_callback(client.close)
         embedded = isinstance(client, EmbeddedClient)
         slack = Slack(1 if embedded else settings.task_lm.max_concurrency)
+        experimenting = Experimenting(
+            storage,
+            registry,
+            client,
+            requests=requests,
+            slack=slack,
+            shadow_workers=1
+            if embedded
+            else max(1, settings.task_lm.max_concurrency // 2),
+        )
         evaluations = EvaluationService(
-            storage, registry, client, settings, requests=requests, slack=slack
+            storage,
+            registry,
+            client,
+            settings,
+            requests=requests,
+            slack=slack,
+            router=experimenting.router,
         )
         shadows = ShadowCandidates(storage)
         shadow_judge = ShadowJudge(storage, registry, shadows, client, slack=slack)
@@ -140,6 +162,7 @@ class Application:
             recent=evaluations.recent,
             requests=requests,
         )
+        feedback.on_recorded(experimenting.hear)
         resolve_lm = _resolver(settings, client)
         synthesizer = Synthesizer(
             storage,
@@ -176,6 +199,9 @@ class Application:
         self._cleanup.push_async_callback(scheduler.close)
         shadow_judge.start()
         self._cleanup.push_async_callback(shadow_judge.close)
+        await experimenting.start()
+        self.experimenting = experimenting
+        self._cleanup.push_async_callback(experimenting.close)
         # First of all: it may still start a run, and needs the model and the database.
         self._cleanup.push_async_callback(requests.drain, timeout_s=_LAST_WRITES_S)
         repair = storage.repair.message if storage.repair is not None else ""
@@ -187,6 +213,7 @@ class Application:
             optimizations,
             policies,
             shadows,
+            experimenting,
             storage.database_id,
             repair,
         )

@@ -22,6 +22,7 @@ from sidejudge_storage.errors import (
     WriteFailedError,
 )
 from sidejudge_storage.ids import new_id
+from sidejudge_storage.readers.enrolments import Enrolled, EnrolmentReader
 from sidejudge_storage.readers.evaluations import (
     EvaluationFilter,
     EvaluationKey,
@@ -31,6 +32,17 @@ from sidejudge_storage.readers.examples import (
     ExampleFilter,
     ExampleReader,
     NewExamples,
+)
+from sidejudge_storage.readers.experiment_statistics import (
+    FALSE_POSITIVE_VALUE,
+    QUALITY_VALUE,
+    ArmCalls,
+    ExperimentStatisticsReader,
+    JudgedSums,
+    LabelRate,
+    MetricStatistics,
+    StageCounts,
+    UnitMoments,
 )
 from sidejudge_storage.readers.experiments import (
     ExperimentFilter,
@@ -70,13 +82,18 @@ from sidejudge_storage.records import (
 from sidejudge_storage.storage import Storage
 
 __all__ = [
+    "FALSE_POSITIVE_VALUE",
+    "QUALITY_VALUE",
     "AcknowledgedRowsMissingError",
+    "ArmCalls",
     "Command",
     "CommitGap",
     "DatabaseLockedError",
     "DatabaseTooNewError",
     "DeploymentRecord",
     "DuplicateKeyError",
+    "Enrolled",
+    "EnrolmentReader",
     "EvaluationFilter",
     "EvaluationKey",
     "EvaluationReader",
@@ -92,6 +109,7 @@ __all__ = [
     "ExperimentOutcomeRecord",
     "ExperimentReader",
     "ExperimentRecord",
+    "ExperimentStatisticsReader",
     "FeedbackFilter",
     "FeedbackReader",
     "FeedbackRecord",
@@ -100,6 +118,9 @@ __all__ = [
     "JudgeReader",
     "JudgeRecord",
     "JudgeVersionRecord",
+    "JudgedSums",
+    "LabelRate",
+    "MetricStatistics",
     "NewExamples",
     "OptimizationEventRecord",
     "OptimizationFilter",
@@ -121,9 +142,11 @@ __all__ = [
     "ShadowCandidateReader",
     "ShadowCandidateRecord",
     "ShadowJudgmentRecord",
+    "StageCounts",
     "Storage",
     "StorageError",
     "StorageOptions",
+    "UnitMoments",
     "WriteFailedError",
     "new_id",
 ]

@@ -198,7 +198,7 @@ _EXPERIMENTS = (
     """CREATE TABLE experiment_failures (
         experiment_id VARCHAR NOT NULL, arm_id VARCHAR NOT NULL, judge_id VARCHAR NOT NULL,
         version BIGINT NOT NULL, created_at TIMESTAMP NOT NULL, reason VARCHAR NOT NULL,
-        shadow BOOLEAN NOT NULL, stage BIGINT NOT NULL
+        shadow BOOLEAN NOT NULL, subject VARCHAR NOT NULL, stage BIGINT NOT NULL
     )""",
     """CREATE TABLE experiment_labels (
         experiment_id VARCHAR NOT NULL, evaluation_id VARCHAR NOT NULL, arm_id VARCHAR NOT NULL,

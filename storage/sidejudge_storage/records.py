@@ -385,6 +385,7 @@ class ExperimentFailureRecord:
     created_at: datetime
     reason: str
     shadow: bool
+    subject: str
     stage: int
 
 

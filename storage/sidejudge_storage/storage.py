@@ -8,8 +8,12 @@ from pathlib import Path
 
 from sidejudge_storage.commands import Command
 from sidejudge_storage.database import Database, RepairReport, StorageOptions
+from sidejudge_storage.readers.enrolments import EnrolmentReader
 from sidejudge_storage.readers.evaluations import EvaluationReader
 from sidejudge_storage.readers.examples import ExampleReader
+from sidejudge_storage.readers.experiment_statistics import (
+    ExperimentStatisticsReader,
+)
 from sidejudge_storage.readers.experiments import ExperimentReader
 from sidejudge_storage.readers.feedback import FeedbackReader
 from sidejudge_storage.readers.gate_uses import GateUseReader
@@ -18,6 +22,7 @@ from sidejudge_storage.readers.optimizations import OptimizationReader
 from sidejudge_storage.readers.policies import OptimizationPolicyReader
 from sidejudge_storage.readers.requests import RequestReader
 from sidejudge_storage.readers.shadow_candidates import ShadowCandidateReader
+from sidejudge_storage.readers.shadow_judgments import ShadowJudgmentReader
 from sidejudge_storage.writer import Writer
 
 __all__ = ["Storage"]
@@ -42,10 +47,15 @@ class Storage:
         self.feedback = FeedbackReader(database, self._executor)
         self.examples = ExampleReader(database, self._executor)
         self.experiments = ExperimentReader(database, self._executor)
+        self.experiment_statistics = ExperimentStatisticsReader(
+            database, self._executor
+        )
+        self.enrolments = EnrolmentReader(database, self._executor)
         self.optimizations = OptimizationReader(database, self._executor)
         self.gate_uses = GateUseReader(database, self._executor)
         self.policies = OptimizationPolicyReader(database, self._executor)
         self.shadow_candidates = ShadowCandidateReader(database, self._executor)
+        self.shadow_judgments = ShadowJudgmentReader(database, self._executor)
         self.requests = RequestReader(database, self._executor)
 
     @classmethod

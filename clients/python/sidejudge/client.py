@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 
 from sidejudge.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
+from sidejudge.v1.experiment_service_pb2_grpc import ExperimentServiceStub
 from sidejudge.v1.feedback_service_pb2_grpc import FeedbackServiceStub
 from sidejudge.v1.judge_service_pb2_grpc import JudgeServiceStub
 from sidejudge.v1.optimization_service_pb2_grpc import OptimizationServiceStub
@@ -18,6 +19,7 @@ from sidejudge.v1.server_service_pb2_grpc import ServerServiceStub
 
 if TYPE_CHECKING:
     from sidejudge.v1.evaluation_service_pb2_grpc import EvaluationServiceAsyncStub
+    from sidejudge.v1.experiment_service_pb2_grpc import ExperimentServiceAsyncStub
     from sidejudge.v1.feedback_service_pb2_grpc import FeedbackServiceAsyncStub
     from sidejudge.v1.judge_service_pb2_grpc import JudgeServiceAsyncStub
     from sidejudge.v1.optimization_service_pb2_grpc import OptimizationServiceAsyncStub
@@ -25,7 +27,14 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncClient", "Client", "connect", "connect_async"]
 
-_SERVICES: Final = ("Evaluation", "Judge", "Feedback", "Optimization", "Server")
+_SERVICES: Final = (
+    "Evaluation",
+    "Judge",
+    "Feedback",
+    "Optimization",
+    "Experiment",
+    "Server",
+)
 _MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 # A restarting sidecar is back within seconds: 5 attempts bridge it.
 _SERVICE_CONFIG: Final = {
@@ -67,6 +76,7 @@ class Client:
         self.judges: JudgeServiceStub = JudgeServiceStub(filled)
         self.feedback: FeedbackServiceStub = FeedbackServiceStub(filled)
         self.optimization: OptimizationServiceStub = OptimizationServiceStub(filled)
+        self.experiments: ExperimentServiceStub = ExperimentServiceStub(filled)
         self.server: ServerServiceStub = ServerServiceStub(filled)
 
     def close(self) -> None:
@@ -94,6 +104,9 @@ class AsyncClient:
         self.feedback = cast("FeedbackServiceAsyncStub", FeedbackServiceStub(channel))
         self.optimization = cast(
             "OptimizationServiceAsyncStub", OptimizationServiceStub(channel)
+        )
+        self.experiments = cast(
+            "ExperimentServiceAsyncStub", ExperimentServiceStub(channel)
         )
         self.server = cast("ServerServiceAsyncStub", ServerServiceStub(channel))
 

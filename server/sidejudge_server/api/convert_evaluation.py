@@ -18,7 +18,12 @@ from sidejudge_server.api.convert_common import (
     verdict_value,
 )
 from sidejudge_server.api.convert_memory import influence_messages
-from sidejudge_server.api.names import evaluation_name, judge_name, version_name
+from sidejudge_server.api.names import (
+    evaluation_name,
+    experiment_name,
+    judge_name,
+    version_name,
+)
 from sidejudge_server.api.validate import Checker
 from sidejudge_server.judges.service import EvaluateCommand
 from sidejudge_server.judges.types import ArtifactInput, ConfidenceSource, JudgeInput
@@ -60,6 +65,15 @@ def evaluate_command(
     subject = checker.text("subject", request.subject, limit=MAX_KEY_CHARS)
     group = checker.text("group", request.group, limit=MAX_KEY_CHARS)
     labels = checker.labels("labels", request.labels)
+    experiment_id = checker.resource(
+        "experiment", request.experiment, "experiments", required=False
+    )
+    if request.arm and not request.experiment:
+        checker.add("arm", "needs the experiment that it is an arm of")
+    if request.experiment and not request.subject:
+        checker.add("subject", "is required with an experiment")
+    if request.experiment and request.judge_version:
+        checker.add("judge_version", "must not be set with an experiment")
     request_id = checker.last_request_id(request.request_id)
     return EvaluateCommand(
         judge_id=checker.passed(judge_id),
@@ -71,6 +85,8 @@ def evaluate_command(
         labels=labels,
         request_id=request_id,
         timeout_s=timeout_s,
+        experiment_id=experiment_id or "",
+        arm_id=request.arm,
     )
 
 
@@ -123,6 +139,10 @@ def evaluation_message(record: EvaluationRecord) -> evaluation_pb2.Evaluation:
         labels=label_map(record.labels_json),
         create_time=timestamp(record.created_at),
         influences=influence_messages(record.influences_json),
+        arm=record.arm_id or "",
+        experiment=experiment_name(record.experiment_id)
+        if record.experiment_id
+        else "",
     )
     item = input_message(record.input_json)
     if isinstance(item, evaluation_pb2.RubricInput):

@@ -12,41 +12,10 @@ from sidejudge_server.api.convert_optimization import (
 )
 from sidejudge_server.api.names import optimization_name, trial_name
 from sidejudge_server.api.tokens import TokenCodec
-from sidejudge_server.errors import (
-    FieldViolation,
-    InvalidRequestError,
-    InvalidTokenError,
-)
 from sidejudge_server.optimization.run_log import WatchEvent
 from sidejudge_server.optimization.spec import EventKind
 
-__all__ = ["event_message", "watch_position"]
-
-
-def watch_position(
-    request: pb.WatchOptimizationRequest, optimization_id: str, tokens: TokenCodec
-) -> int | None:
-    """Return the sequence after which to go on; None to begin with a snapshot.
-
-    Raises:
-        InvalidTokenError: The token is malformed, or of another run or database.
-        InvalidRequestError: There is a token and the log is to be read from its start.
-    """
-    token = request.resume_token
-    if request.from_start:
-        if token:
-            raise InvalidRequestError(
-                [FieldViolation("from_start", "excludes resume_token; set one of them")]
-            )
-        return 0
-    position = tokens.read_resume(token, optimization_name(optimization_id))
-    if position is None:
-        return None
-    if not position.isdecimal():
-        raise InvalidTokenError(
-            "resume_token is malformed", reason="INVALID_RESUME_TOKEN"
-        )
-    return int(position)
+__all__ = ["event_message"]
 
 
 def event_message(

@@ -10,6 +10,7 @@ __all__ = [
     "VersionName",
     "evaluation_name",
     "example_name",
+    "experiment_name",
     "feedback_name",
     "judge_name",
     "optimization_name",
@@ -58,6 +59,11 @@ def feedback_name(feedback_id: str) -> str:
 def example_name(example_id: str) -> str:
     """Return `trainingExamples/{training_example}`."""
     return f"trainingExamples/{example_id}"
+
+
+def experiment_name(experiment_id: str) -> str:
+    """Return `experiments/{experiment}`."""
+    return f"experiments/{experiment_id}"
 
 
 def optimization_name(optimization_id: str) -> str:

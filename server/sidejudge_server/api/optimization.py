@@ -11,7 +11,7 @@ from sidejudge.v1 import optimization_pb2
 from sidejudge.v1 import optimization_service_pb2 as pb
 from sidejudge.v1.optimization_service_pb2_grpc import OptimizationServiceServicer
 from sidejudge_server.api.convert_estimate import estimate_message
-from sidejudge_server.api.convert_event import event_message, watch_position
+from sidejudge_server.api.convert_event import event_message
 from sidejudge_server.api.convert_optimization import (
     config_message,
     create_command,
@@ -26,9 +26,11 @@ from sidejudge_server.api.convert_policy import (
     policy_message,
 )
 from sidejudge_server.api.convert_training import training_set_message
+from sidejudge_server.api.names import optimization_name
 from sidejudge_server.api.paging import cut_page, read_paging
 from sidejudge_server.api.tokens import TokenCodec
 from sidejudge_server.api.validate import Checker
+from sidejudge_server.api.watch_position import watch_position
 from sidejudge_server.config import Settings
 from sidejudge_server.optimization.policies import PolicyService
 from sidejudge_server.optimization.queue import (
@@ -142,7 +144,7 @@ class OptimizationServicer(OptimizationServiceServicer):
         """Stream the events of a run."""
         run_id = self._id("name", request.name)
         await self._service.get(run_id)
-        position = watch_position(request, run_id, self._tokens)
+        position = watch_position(request, optimization_name(run_id), self._tokens)
         async with aclosing(self._events(run_id, position)) as events:
             async for event in events:
                 yield pb.WatchOptimizationResponse(event=event)

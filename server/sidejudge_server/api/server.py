@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection
 
 from sidejudge.v1 import (
     evaluation_service_pb2,
+    experiment_service_pb2,
     feedback_service_pb2,
     judge_service_pb2,
     optimization_service_pb2,
@@ -18,6 +19,9 @@ from sidejudge.v1 import (
 )
 from sidejudge.v1.evaluation_service_pb2_grpc import (
     add_EvaluationServiceServicer_to_server,
+)
+from sidejudge.v1.experiment_service_pb2_grpc import (
+    add_ExperimentServiceServicer_to_server,
 )
 from sidejudge.v1.feedback_service_pb2_grpc import add_FeedbackServiceServicer_to_server
 from sidejudge.v1.judge_service_pb2_grpc import add_JudgeServiceServicer_to_server
@@ -27,6 +31,7 @@ from sidejudge.v1.optimization_service_pb2_grpc import (
 from sidejudge.v1.server_service_pb2_grpc import add_ServerServiceServicer_to_server
 from sidejudge_server.api.address import listen_address, private_socket
 from sidejudge_server.api.evaluation import EvaluationServicer
+from sidejudge_server.api.experiments import ExperimentServicer
 from sidejudge_server.api.feedback import FeedbackServicer
 from sidejudge_server.api.interceptors import CallInterceptor
 from sidejudge_server.api.judges import JudgeServicer
@@ -34,6 +39,7 @@ from sidejudge_server.api.optimization import OptimizationServicer
 from sidejudge_server.api.server_info import ServerServicer
 from sidejudge_server.api.tokens import TokenCodec
 from sidejudge_server.config import ConfigError, Settings
+from sidejudge_server.experiments.experimenting import Experimenting
 from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.judges.service import EvaluationService
 from sidejudge_server.optimization.policies import PolicyService
@@ -51,6 +57,7 @@ SERVICES: Final = tuple(
         (judge_service_pb2, "JudgeService"),
         (feedback_service_pb2, "FeedbackService"),
         (optimization_service_pb2, "OptimizationService"),
+        (experiment_service_pb2, "ExperimentService"),
         (server_service_pb2, "ServerService"),
     )
 )
@@ -68,6 +75,7 @@ class DomainServices:
     optimizations: OptimizationService
     policies: PolicyService
     shadows: ShadowCandidates
+    experimenting: Experimenting
     database_id: str
     storage_repair: str
 
@@ -172,6 +180,16 @@ def _add_services(
     add_OptimizationServiceServicer_to_server(
         OptimizationServicer(
             services.optimizations, services.policies, tokens, settings
+        ),
+        server,
+    )
+    add_ExperimentServiceServicer_to_server(
+        ExperimentServicer(
+            services.experimenting.registry,
+            services.experimenting.enrolment,
+            services.experimenting.analyst,
+            tokens,
+            settings,
         ),
         server,
     )

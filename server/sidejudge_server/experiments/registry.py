@@ -89,6 +89,7 @@ class ExperimentRegistry:
         self._experiments: dict[str, Experiment] = {}
         self._logs: dict[str, EventLog] = {}
         self._running: dict[str, tuple[Experiment, ...]] = {}
+        self._any_running = False
         self._listeners: list[Callable[[str], None]] = []
         # One change of an experiment at a time: each starts from what the one before has made of it.
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -154,6 +155,11 @@ class ExperimentRegistry:
     def running_of(self, judge_id: str) -> tuple[Experiment, ...]:
         """Return the running experiments whose arms are versions of a judge."""
         return self._running.get(judge_id, ())
+
+    @property
+    def any_running(self) -> bool:
+        """Whether any experiment is running."""
+        return self._any_running
 
     def log(self, experiment_id: str) -> EventLog:
         """Return the events of an experiment; NotFoundError if there is none."""
@@ -445,6 +451,10 @@ class ExperimentRegistry:
             if experiment.state is State.RUNNING and experiment.judge_id is not None:
                 running[experiment.judge_id].append(experiment)
         self._running = {judge: tuple(of) for judge, of in running.items()}
+        self._any_running = any(
+            experiment.state is State.RUNNING
+            for experiment in self._experiments.values()
+        )
 
     def _checked(self, experiment_id: str, etag: str) -> Experiment:
         experiment = self.get(experiment_id)

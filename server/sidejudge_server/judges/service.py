@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -11,6 +12,8 @@ from sidejudge_server.config import Settings
 from sidejudge_server.errors import (
     FieldViolation,
     InvalidRequestError,
+    JudgeOutputError,
+    LMError,
     NotFoundError,
     OverloadedError,
 )
@@ -19,6 +22,7 @@ from sidejudge_server.judges.evaluator import Answer, evaluate
 from sidejudge_server.judges.kinds import KINDS
 from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.judges.requests import Claim, RequestLog, commit
+from sidejudge_server.judges.routing import NoRouter, Route, Router
 from sidejudge_server.judges.slack import Slack
 from sidejudge_server.judges.types import (
     ArtifactInput,
@@ -56,6 +60,8 @@ class EvaluateCommand:
         labels: For slicing.
         request_id: UUID of the request, or "".
         timeout_s: Seconds that are left; None leaves it to the LM client.
+        experiment_id: The experiment whose arm made what is judged, or "".
+        arm_id: That arm, or "" for the one that the subject was assigned.
     """
 
     judge_id: str
@@ -67,6 +73,15 @@ class EvaluateCommand:
     labels: Mapping[str, str] = field(default_factory=dict)
     request_id: str = ""
     timeout_s: float | None = None
+    experiment_id: str = ""
+    arm_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    version: JudgeVersion
+    answer: Answer
+    route: Route | None
 
 
 class EvaluationService:
@@ -81,6 +96,7 @@ class EvaluationService:
         *,
         requests: RequestLog | None = None,
         slack: Slack | None = None,
+        router: Router | None = None,
     ) -> None:
         """Create it.
 
@@ -91,12 +107,14 @@ class EvaluationService:
             settings: Limits.
             requests: The process's log of requests.
             slack: Told of every evaluation, so that background work stays out of the way.
+            router: Says which version answers where experiments run.
         """
         self._storage = storage
         self._registry = registry
         self._client = client
         self._slack = slack or Slack(settings.task_lm.max_concurrency)
         self._requests = requests or RequestLog(storage)
+        self._router: Router = router or NoRouter()
         self._capacity = settings.server.max_pending_evaluations
         self._in_progress = 0
         self._recent: OrderedDict[str, EvaluationKey] = OrderedDict()
@@ -121,9 +139,10 @@ class EvaluationService:
         # Checked inside: a repeat gets the first answer, whatever became of the judge since.
         async def perform(claim: Claim) -> EvaluationRecord:
             judge = self._registry.get(command.judge_id)
-            version = self._registry.get_version(command.judge_id, command.version)
+            self._registry.get_version(command.judge_id, command.version)
             item = fitting_input(judge, command.input)
-            return await self._judge(command, version, item, claim=claim)
+            route = await self._route(command)
+            return await self._judge(command, route, item, claim=claim)
 
         if not command.request_id:
             return await perform(lambda _: ())
@@ -160,10 +179,20 @@ class EvaluationService:
         """Return what a recent evaluation answered without asking the database; None if unknown."""
         return self._recent.get(evaluation_id)
 
+    async def _route(self, command: EvaluateCommand) -> Route | None:
+        """Return the experiment that an evaluation is part of, if it is part of one."""
+        if command.experiment_id:
+            return await self._router.callers_route(
+                command.experiment_id, command.subject, command.arm_id
+            )
+        if command.version is not None:
+            return None
+        return self._router.route(command.judge_id, command.subject)
+
     async def _judge(
         self,
         command: EvaluateCommand,
-        version: JudgeVersion,
+        route: Route | None,
         item: JudgeInput,
         *,
         claim: Claim,
@@ -177,22 +206,64 @@ class EvaluationService:
         self._in_progress += 1
         self._slack.enter()
         try:
-            answer = await evaluate(
-                version.program,
-                item,
-                self._client,
-                explain=command.explain,
-                timeout_s=command.timeout_s,
-            )
-            record = _record(
-                command, version, item, answer=answer, model=self._client.model
-            )
+            answered = await self._ask(command, route, item)
+            record = _record(command, answered, item, model=self._client.model)
             await commit(self._storage, record, *claim(record.evaluation_id))
         finally:
             self._in_progress -= 1
             self._slack.leave()
         self._remember(record)
+        if record.experiment_id is not None:
+            self._router.answered(record, item)
         return record
+
+    async def _ask(
+        self, command: EvaluateCommand, route: Route | None, item: JudgeInput
+    ) -> _Answered:
+        """Ask the version that is to answer, and where its answer is unusable the one to fall back to.
+
+        What an experiment tries out must not cost the caller an answer; the answer of the other
+        version then counts for no arm.
+        """
+        chosen = command.version if route is None else route.version
+        version = self._registry.get_version(command.judge_id, chosen)
+        began = time.monotonic()
+        try:
+            answer = await self._evaluate(command, version, item, spent_s=0.0)
+        except LMError as error:
+            if route is None:
+                raise
+            await self._router.failed(
+                route,
+                judge_id=version.judge_id,
+                version=version.version,
+                subject=command.subject,
+                error=error,
+            )
+            if route.fallback is None or not isinstance(error, JudgeOutputError):
+                raise
+            version = self._registry.get_version(command.judge_id, route.fallback)
+            spent_s = time.monotonic() - began
+            answer = await self._evaluate(command, version, item, spent_s=spent_s)
+            route = None
+        return _Answered(version, answer, route)
+
+    async def _evaluate(
+        self,
+        command: EvaluateCommand,
+        version: JudgeVersion,
+        item: JudgeInput,
+        *,
+        spent_s: float,
+    ) -> Answer:
+        timeout_s = command.timeout_s
+        return await evaluate(
+            version.program,
+            item,
+            self._client,
+            explain=command.explain,
+            timeout_s=None if timeout_s is None else max(0.0, timeout_s - spent_s),
+        )
 
     def _remember(self, record: EvaluationRecord) -> None:
         self._recent[record.evaluation_id] = EvaluationKey(
@@ -252,27 +323,24 @@ def _artifact_violations(judge: Judge, item: ArtifactInput) -> list[FieldViolati
 
 
 def _fingerprint(command: EvaluateCommand) -> str:
-    return canonical_json(
-        [
-            command.judge_id,
-            command.version,
-            input_to_json(command.input),
-            command.explain,
-            command.subject,
-            command.group,
-            dict(command.labels),
-        ]
-    )
+    parts: list[object] = [
+        command.judge_id,
+        command.version,
+        input_to_json(command.input),
+        command.explain,
+        command.subject,
+        command.group,
+        dict(command.labels),
+    ]
+    if command.experiment_id:  # else as before there were experiments
+        parts += [command.experiment_id, command.arm_id]
+    return canonical_json(parts)
 
 
 def _record(
-    command: EvaluateCommand,
-    version: JudgeVersion,
-    item: JudgeInput,
-    *,
-    answer: Answer,
-    model: str,
+    command: EvaluateCommand, answered: _Answered, item: JudgeInput, *, model: str
 ) -> EvaluationRecord:
+    version, answer, route = answered.version, answered.answer, answered.route
     result, usage = answer.result, answer.usage
     judgment = result if isinstance(result, Judgment) else None
     rubric = None if isinstance(result, Judgment) else result
@@ -313,4 +381,7 @@ def _record(
         influences_json=canonical_json([asdict(i) for i in answer.influences])
         if version.program.memory is not None
         else None,
+        experiment_id=route.experiment_id if route else None,
+        arm_id=route.arm_id if route else None,
+        stage=route.stage if route else None,
     )

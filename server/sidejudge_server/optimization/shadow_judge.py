@@ -18,6 +18,7 @@ from sidejudge_server.errors import (
     LMRequestError,
     NotFoundError,
 )
+from sidejudge_server.judges.agreement import agreement
 from sidejudge_server.judges.codec import CodecError, input_from_json
 from sidejudge_server.judges.evaluator import evaluate
 from sidejudge_server.judges.registry import JudgeRegistry
@@ -257,6 +258,9 @@ class ShadowJudge:
 
 def _quality(example: ExampleRecord, verdict: str | None, score: float | None) -> float:
     """Return what an answer to a correction is worth, 0..1."""
-    if example.score is not None:
-        return 0.0 if score is None else 1 - abs(score - example.score)
-    return float(verdict == example.verdict)
+    return agreement(
+        label_verdict=example.verdict,
+        label_score=example.score,
+        verdict=verdict,
+        score=score,
+    )

@@ -29,8 +29,10 @@ __all__ = [
     "anytime_p",
     "betting_interval",
     "betting_interval_of_counts",
+    "betting_interval_of_histogram",
     "betting_log_e",
     "betting_log_e_of_counts",
+    "betting_log_e_of_histogram",
 ]
 
 Alternative = Literal["two-sided", "greater"]
@@ -79,6 +81,25 @@ def betting_log_e_of_counts(
     """Return ln E as `betting_log_e` does, of +1 for each win, -1 for each loss, 0 for each tie."""
     points, weights = _counted(wins, losses, ties)
     return _log_e(points, weights, mean=_checked_mean(mean), alternative=alternative)
+
+
+def betting_log_e_of_histogram(
+    histogram: Sequence[tuple[float, int]],
+    *,
+    mean: float = 0.0,
+    alternative: Alternative = "two-sided",
+) -> float:
+    """Return ln E as `betting_log_e` does, of values with how often each of them came."""
+    points, weights = _weighted(histogram)
+    return _log_e(points, weights, mean=_checked_mean(mean), alternative=alternative)
+
+
+def betting_interval_of_histogram(
+    histogram: Sequence[tuple[float, int]], *, alpha: float = 0.05
+) -> Interval | CannotSay:
+    """Return the confidence sequence as `betting_interval` does; see `betting_log_e_of_histogram`."""
+    points, weights = _weighted(histogram)
+    return _interval(points, weights, alpha=alpha)
 
 
 def betting_interval(
@@ -179,3 +200,10 @@ def _counted(wins: int, losses: int, ties: int) -> tuple[_Floats, _Floats]:
     if min(wins, losses, ties) < 0:
         raise ValueError(f"counts must not be negative: {wins}, {losses}, {ties}")
     return np.array([1.0, -1.0, 0.0]), np.array([wins, losses, ties], dtype=float)
+
+
+def _weighted(histogram: Sequence[tuple[float, int]]) -> tuple[_Floats, _Floats]:
+    if any(count < 0 for _, count in histogram):
+        raise ValueError("counts must not be negative")
+    points, _ = _checked([value for value, _ in histogram])
+    return points, np.array([count for _, count in histogram], dtype=float)

@@ -71,6 +71,11 @@ class FeedbackRecorder:
         self._collector = collector
         self._recent = recent
         self._requests = requests
+        self._listeners: list[Callable[[Sequence[FeedbackRecord]], None]] = []
+
+    def on_recorded(self, listener: Callable[[Sequence[FeedbackRecord]], None]) -> None:
+        """Call back with corrections that are on disk; must not block or raise."""
+        self._listeners.append(listener)
 
     async def record(
         self, correction: Correction, *, request_id: str = ""
@@ -189,6 +194,8 @@ class FeedbackRecorder:
             await commit(self._storage, *commands)
         if records:
             self._collector.notify(records)
+            for listener in self._listeners:
+                listener(records)
 
     async def _keys(
         self, corrections: Sequence[Correction]

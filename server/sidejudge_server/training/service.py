@@ -118,6 +118,10 @@ class FeedbackService:
             requests=requests or RequestLog(storage),
         )
 
+    def on_recorded(self, listener: Callable[[Sequence[FeedbackRecord]], None]) -> None:
+        """Call back with corrections that are on disk; see `FeedbackRecorder.on_recorded`."""
+        self._recorder.on_recorded(listener)
+
     def on_imported(self, listener: Callable[[str], None]) -> None:
         """Call back with the judge's id whenever imported examples count."""
         self._imported.append(listener)

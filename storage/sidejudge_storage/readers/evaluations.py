@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -56,6 +56,16 @@ class EvaluationReader(Reader[EvaluationRecord]):
     async def get_many(self, ids: Iterable[str]) -> dict[str, EvaluationRecord]:
         """Return those that exist, by id."""
         return {r.evaluation_id: r for r in await self._by_key(ids)}
+
+    async def in_experiments(self, ids: Iterable[str]) -> Sequence[EvaluationRecord]:
+        """Return those that count for an arm of an experiment, oldest first."""
+        wanted = [*ids]
+        if not wanted:
+            return []
+        where = Where().member("evaluation_id", wanted).add("arm_id IS NOT NULL")
+        # Ids sort by time, so that only the part of the table is read in which they are.
+        where.add("evaluation_id BETWEEN ? AND ?", min(wanted), max(wanted))
+        return await self._select(where, order="evaluation_id")
 
     async def versions(self, ids: Iterable[str]) -> dict[str, int]:
         """Return which version answered, for those that exist, by id."""

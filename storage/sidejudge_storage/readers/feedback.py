@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -39,6 +39,33 @@ class FeedbackReader(Reader[FeedbackRecord]):
         """Return those that exist, by id."""
         return {r.feedback_id: r for r in await self._by_key(ids)}
 
+    async def of_evaluations(self, ids: Iterable[str]) -> _Feedback:
+        """Return all feedback on some evaluations, oldest first."""
+        wanted = [*ids]
+        if not wanted:
+            return []
+        where = Where().member("evaluation_id", wanted)
+        # Feedback comes after what it is about: older rows need not be looked at.
+        where.add("feedback_id > ?", min(wanted))
+        return await self._select(where, order="feedback_id")
+
+    async def unlabelled(self, experiment_id: str) -> Sequence[str]:
+        """Return the evaluations of an experiment whose latest feedback has no label row yet."""
+        rows = await self._rows(
+            """SELECT e.evaluation_id FROM evaluations AS e
+            JOIN (
+                SELECT evaluation_id, max(feedback_id) AS feedback_id FROM feedback
+                GROUP BY evaluation_id
+            ) AS f USING (evaluation_id)
+            WHERE e.experiment_id = ? AND NOT EXISTS (
+                SELECT 1 FROM experiment_labels AS l
+                WHERE l.experiment_id = e.experiment_id
+                AND l.evaluation_id = e.evaluation_id AND l.feedback_id = f.feedback_id
+            ) ORDER BY e.evaluation_id""",
+            [experiment_id],
+        )
+        return [row[0] for row in rows]
+
     async def without_example(self, limit: int) -> list[FeedbackRecord]:
         """Return up to ``limit`` that no example, rejected or not, was made from, oldest first."""
         where = Where().add(
@@ -58,3 +85,7 @@ class FeedbackReader(Reader[FeedbackRecord]):
             author=condition.author,
         )
         return await self._newest(where, before=before, limit=limit)
+
+
+# The method ``list`` hides the builtin inside the class.
+_Feedback = list[FeedbackRecord]

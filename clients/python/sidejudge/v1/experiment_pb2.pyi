@@ -1178,7 +1178,7 @@ class ExperimentEvent(_message.Message):
     CONCLUDED_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
-    """Token to go on after this event; unset for heartbeats."""
+    """Token to go on after this event."""
     sequence: _builtins.int
     """Position, from 1; 0 for snapshots and heartbeats."""
     @_builtins.property
