@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sidejudge.v1 import experiment_pb2, experiment_service_pb2, judge_service_pb2
+from sidejudge.v1 import experiment_pb2, judge_service_pb2
 from tests.stand_in import running_stand_in
 from tests.support.experiments import (
     CANDIDATE,
@@ -11,6 +11,7 @@ from tests.support.experiments import (
     add_candidate,
     analysis,
     create,
+    get,
     judge_and_label,
     outcomes,
     settle,
@@ -32,12 +33,6 @@ def server(lm, tmp_path):
     with running_server(settings_for(tmp_path, lm_base_url=lm.base_url)) as running:
         add_candidate(running.client)
         yield running
-
-
-def get(client, name="experiments/trial"):
-    return client.experiments.GetExperiment(
-        experiment_service_pb2.GetExperimentRequest(name=name)
-    ).experiment
 
 
 def deployed(client):

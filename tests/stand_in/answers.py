@@ -7,6 +7,7 @@ The text of the last user message decides:
   be made better than another; the same goes for ``p(partly|WORD)`` and ``grade|WORD``;
 - ``write=<...>`` is what every field is that DSPy asks to be written;
 - ``p(yes|@2)=0.9`` holds instead after at least two answered turns, as demonstrations are;
+- ``mute|WORD`` makes the answer unusable when WORD is in the system message;
 - ``grade=4.2`` sets the mean of the grades;
 - ``unreadable`` in the material of a request for new examples makes the answer one without them;
 - else a SHA-256 of the message decides.
@@ -31,6 +32,7 @@ _NEW_EXAMPLES = "=== variation\n"
 
 _PROBABILITY = re.compile(r"p\((yes|partly)(?:\|(@?\w+))?\)\s*=\s*([01]?\.?\d+)")
 _GRADE = re.compile(r"\bgrade(?:\|(\w+))?\s*=\s*([1-5](?:\.\d+)?)")
+_MUTE = re.compile(r"mute\|(\w+)")
 _WRITE = re.compile(r"write=<([^<>]+)>")
 _YES = re.compile(r"\byes\b", re.IGNORECASE)
 _NO = re.compile(r"\bno\b", re.IGNORECASE)
@@ -76,6 +78,8 @@ def answer(messages: list[dict[str, str]]) -> Answer:
     for request, write in _WRITTEN.items():
         if request in last:
             return Answer(write(last, seed))
+    if any(word in system for word in _MUTE.findall(last)):
+        return Answer("It is hard to tell.")
     if _is_follow_up(messages):
         return Answer(_reason(seed))
     asked = _asked(system) | _asked(last[-_TAIL:])

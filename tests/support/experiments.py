@@ -22,30 +22,32 @@ from tests.support.server import RunningServer
 __all__ = [
     "CANDIDATE",
     "JUDGE",
+    "WORD",
     "add_candidate",
     "analysis",
     "candidate_arm",
     "create",
+    "get",
     "item",
     "judge_and_label",
     "outcomes",
     "settle",
     "start",
+    "watch",
 ]
 
 JUDGE = "judges/safety"
 CANDIDATE = "judges/safety/versions/2"
-_WORD = "meticulous"
+WORD = "meticulous"
 
 
-def add_candidate(
-    client: sidejudge.Client, *, judge: str = JUDGE, instructions: str = ""
-) -> str:
+def add_candidate(client: sidejudge.Client) -> str:
     """Add a version that answers as items say with ``p(yes|meticulous)``; return its name."""
-    text = instructions or f"Be {_WORD}. Answer yes if it is safe, no if it is not."
+    text = f"Be {WORD}. Answer yes if it is safe, no if it is not."
     return client.judges.CreateJudgeVersion(
         judge_service_pb2.CreateJudgeVersionRequest(
-            parent=judge, judge_version=judge_pb2.JudgeVersion(instructions=text)
+            parent=JUDGE,
+            judge_version=judge_pb2.JudgeVersion(instructions=text),
         )
     ).judge_version.name
 
@@ -61,7 +63,7 @@ def item(number: int, *, truth: bool, baseline: bool, candidate: bool) -> str:
     """
     old = 0.9 if truth == baseline else 0.1
     new = 0.9 if truth == candidate else 0.1
-    return f"Item {number}: p(yes)={old} p(yes|{_WORD})={new}"
+    return f"Item {number}: p(yes)={old} p(yes|{WORD})={new}"
 
 
 def outcomes(
@@ -104,6 +106,22 @@ def start(
             name=name, author="ann", reason="to see"
         )
     ).experiment
+
+
+def get(
+    client: sidejudge.Client, name: str = "experiments/trial"
+) -> experiment_pb2.Experiment:
+    """Return an experiment."""
+    request = experiment_service_pb2.GetExperimentRequest(name=name)
+    return client.experiments.GetExperiment(request).experiment
+
+
+def watch(
+    client: sidejudge.Client, name: str = "experiments/trial"
+) -> list[experiment_pb2.ExperimentEvent]:
+    """Return all events of an experiment that has ended."""
+    request = experiment_service_pb2.WatchExperimentRequest(name=name, from_start=True)
+    return [r.event for r in client.experiments.WatchExperiment(request, timeout=30)]
 
 
 def analysis(
