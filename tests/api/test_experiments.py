@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sidejudge.v1 import experiment_pb2, judge_service_pb2
+from sidejudge.v1 import experiment_pb2, experiment_service_pb2, judge_service_pb2
 from tests.stand_in import running_stand_in
 from tests.support.experiments import (
     CANDIDATE,
@@ -13,6 +13,7 @@ from tests.support.experiments import (
     create,
     get,
     judge_and_label,
+    label_batch,
     outcomes,
     settle,
     start,
@@ -66,3 +67,39 @@ def test_an_experiment_in_shadow_ships_the_better_version(server):
     assert primary.wins + primary.losses + primary.ties == primary.units == number
     assert primary.e_value >= 20
     assert primary.effect >= 0.05
+
+
+REPLAYS, LABELS, LOOK_EVERY = 200, 120, 20
+
+
+@pytest.mark.slow
+def test_equal_versions_ship_a_winner_in_at_most_5_percent_of_200_replays(
+    server, record_property
+):
+    """Both are right on 80 %, and wrong on different items; someone looks after every 20 labels.
+
+    Any observed improvement may ship here, so that nothing but the evidence holds it back.
+    """
+    client = server.client
+    rng = np.random.default_rng(2026)
+    shipped = 0
+    for replay in range(REPLAYS):
+        name = f"experiments/replay-{replay}"
+        rule = experiment_pb2.StoppingRule(min_improvement=0.0)
+        create(client, f"replay-{replay}", stopping_rule=rule)
+        start(client, name)
+        items = list(outcomes(rng, LABELS, win=0.12, loss=0.12, both_right=0.68))
+        for first in range(0, LABELS, LOOK_EVERY):
+            label_batch(client, items[first : first + LOOK_EVERY], first=first)
+            settle(server)
+            decision = analysis(client, name).decision
+            if decision != experiment_pb2.DECISION_RUNNING:
+                break
+        shipped += decision == experiment_pb2.DECISION_SHIP
+        client.experiments.ConcludeExperiment(
+            experiment_service_pb2.ConcludeExperimentRequest(
+                name=name, decision=experiment_pb2.DECISION_FUTILE
+            )
+        )
+    record_property("shipped", shipped)
+    assert shipped <= REPLAYS * 0.05

@@ -11,8 +11,11 @@ import numpy as np
 import sidejudge
 from sidejudge.v1 import (
     evaluation_pb2,
+    evaluation_service_pb2,
     experiment_pb2,
     experiment_service_pb2,
+    feedback_pb2,
+    feedback_service_pb2,
     judge_pb2,
     judge_service_pb2,
 )
@@ -30,6 +33,7 @@ __all__ = [
     "get",
     "item",
     "judge_and_label",
+    "label_batch",
     "outcomes",
     "settle",
     "start",
@@ -152,6 +156,37 @@ def judge_and_label(
         client.feedback.RecordFeedback(correction(evaluation.name, verdict=verdict))
         evaluations.append(evaluation)
     return evaluations
+
+
+def label_batch(
+    client: sidejudge.Client,
+    items: Iterable[tuple[bool, bool, bool]],
+    *,
+    first: int = 0,
+) -> None:
+    """Judge items of `outcomes` as one batch and label them as another."""
+    known = list(items)
+    requests = [
+        artifact(
+            item(number, truth=truth, baseline=baseline, candidate=candidate),
+            omit_reasoning=True,
+            subject=f"task-{number}",
+        )
+        for number, (truth, baseline, candidate) in enumerate(known, start=first)
+    ]
+    batch = evaluation_service_pb2.BatchEvaluateRequest(requests=requests)
+    results = client.evaluation.BatchEvaluate(batch, timeout=60)
+    names = {result.index: result.evaluation.name for result in results}
+    feedback = [
+        feedback_pb2.Feedback(
+            evaluation=names[index],
+            verdict=judge_pb2.VERDICT_PASS if truth else judge_pb2.VERDICT_FAIL,
+        )
+        for index, (truth, _, _) in enumerate(known)
+    ]
+    client.feedback.BatchRecordFeedback(
+        feedback_service_pb2.BatchRecordFeedbackRequest(feedback=feedback)
+    )
 
 
 def settle(server: RunningServer) -> None:
