@@ -9,6 +9,7 @@ from sidejudge_server.errors import FieldViolation, InvalidRequestError
 from sidejudge_server.stats.evidence import sign_log_e_new_better
 from sidejudge_server.stats.outcome import CannotSay
 from sidejudge_server.stats.power import mcnemar_power, required_pairs
+from sidejudge_server.stats.sample_size import pooled_sample_size
 
 __all__ = ["Plan", "PlanRequest", "plan"]
 
@@ -113,7 +114,7 @@ def plan(request: PlanRequest) -> Plan:
         request=request,
         paired=paired,
         paired_independent=independent,
-        split=2 * _per_arm(old, new, alpha=request.alpha, power=request.power),
+        split=_split(old, new, request),
         sequential=sequential,
         days=days,
         smallest_improvement=_smallest_improvement(request, notes),
@@ -175,16 +176,9 @@ def _pairs(
     return found
 
 
-def _per_arm(old: float, new: float, *, alpha: float, power: float) -> int:
-    from scipy import special
-
-    pooled = (old + new) / 2
-    z_alpha, z_beta = special.ndtri(1 - alpha / 2), special.ndtri(power)
-    root = float(
-        z_alpha * math.sqrt(2 * pooled * (1 - pooled))
-        + z_beta * math.sqrt(old * (1 - old) + new * (1 - new))
-    )
-    return math.ceil((root / (new - old)) ** 2)
+def _split(old: float, new: float, request: PlanRequest) -> int | None:
+    found = pooled_sample_size(old, new, power=request.power, alpha=request.alpha)
+    return None if isinstance(found, CannotSay) else 2 * math.ceil(found)
 
 
 def _sequential(p_win: float, p_loss: float, alpha: float) -> int | None:

@@ -10,7 +10,16 @@ from scipy import stats
 
 from sidejudge_server.stats.outcome import CannotSay, Interval
 
-__all__ = ["McNemar", "PairedT", "mcnemar", "paired_t"]
+__all__ = [
+    "McNemar",
+    "McNemarChiSquare",
+    "PairedT",
+    "Wilcoxon",
+    "mcnemar",
+    "mcnemar_chi_square",
+    "paired_t",
+    "wilcoxon",
+]
 
 # Differences that spread less than this, relative to their size, are equal up to rounding.
 _ROUNDING = 1e-12
@@ -126,3 +135,73 @@ def paired_t(
         p_two_sided=2 * float(stats.t.sf(abs(t), degrees)),
         p_new_better=float(stats.t.sf(t, degrees)),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class McNemarChiSquare:
+    """McNemar's chi-square test, plain and with continuity correction; for comparison only.
+
+    Where wins and losses are equal nothing is corrected, so that p is 1 (as R has it).
+    """
+
+    statistic: float
+    p_value: float
+    corrected: float
+    corrected_p: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wilcoxon:
+    """Wilcoxon's signed-rank test.
+
+    Attributes:
+        statistic: The smaller one of the sums of ranks of positive and of negative differences.
+        p_value: Two-sided, by the normal approximation with ties and without continuity correction.
+    """
+
+    statistic: float
+    p_value: float
+
+
+def mcnemar_chi_square(wins: int, losses: int) -> McNemarChiSquare | CannotSay:
+    """Test discordant pairs by chi-square; `mcnemar` is exact and the one to use.
+
+    Returns:
+        The test; `CannotSay` if no pair is discordant.
+
+    Raises:
+        ValueError: A count is negative.
+    """
+    if wins < 0 or losses < 0:
+        raise ValueError(f"counts must not be negative: {wins}, {losses}")
+    if not wins + losses:
+        return CannotSay("no discordant pairs")
+    gap = abs(wins - losses)
+    plain = gap**2 / (wins + losses)
+    corrected = max(0, gap - 1) ** 2 / (wins + losses)
+    return McNemarChiSquare(
+        plain,
+        float(stats.chi2.sf(plain, 1)),
+        corrected,
+        float(stats.chi2.sf(corrected, 1)),
+    )
+
+
+def wilcoxon(differences: Sequence[float]) -> Wilcoxon | CannotSay:
+    """Test whether paired differences lie around 0, by their ranks; zeros are left out.
+
+    Returns:
+        The test; `CannotSay` if all differences are 0.
+
+    Raises:
+        ValueError: A difference is not finite.
+    """
+    values = np.asarray(differences, dtype=float)
+    if not np.isfinite(values).all():
+        raise ValueError("differences must be finite numbers")
+    if not values.any():
+        return CannotSay("all differences are 0: ranks say nothing")
+    found = stats.wilcoxon(
+        values, zero_method="wilcox", correction=False, method="asymptotic"
+    )
+    return Wilcoxon(float(found.statistic), float(found.pvalue))
