@@ -22,6 +22,7 @@ __all__ = [
     "PpiEstimate",
     "ppi_binary_smoothed",
     "ppi_mean",
+    "ppi_point",
 ]
 
 
@@ -177,21 +178,14 @@ def ppi_mean(
     problem = _problem(sums, alpha, fewest=2)
     if problem is not None:
         return problem
-    n, unlabelled = sums.n, sums.unlabelled
     chosen = _weight(sums) if weight is None else weight
-    mean_u = sums.fu / unlabelled
-    variance_u = max(0.0, sums.ffu / unlabelled - mean_u**2)
-    mean_d = (sums.y - chosen * sums.f) / n
-    squares_d = sums.yy - 2 * chosen * sums.yf + chosen**2 * sums.ff
-    variance_d = max(0.0, squares_d / n - mean_d**2)
-    estimate = chosen * mean_u + mean_d
-    error = math.sqrt(chosen**2 * variance_u / unlabelled + variance_d / n)
+    estimate, error = ppi_point(sums, chosen)
     if error == 0:
         return CannotSay(
             "all labels are equal and so are all judgments: no error to judge by"
         )
     quantile = (
-        special.stdtrit(n - 1, 1 - alpha / 2)
+        special.stdtrit(sums.n - 1, 1 - alpha / 2)
         if student
         else special.ndtri(1 - alpha / 2)
     )
@@ -199,6 +193,19 @@ def ppi_mean(
     return PpiEstimate(
         estimate, error, Interval(estimate - half, estimate + half), chosen
     )
+
+
+def ppi_point(sums: LabelledSums, weight: float | None = None) -> tuple[float, float]:
+    """Return estimate and standard error of `ppi_mean`; there must be labels and judgments."""
+    chosen = _weight(sums) if weight is None else weight
+    n, unlabelled = sums.n, sums.unlabelled
+    mean_u = sums.fu / unlabelled
+    variance_u = max(0.0, sums.ffu / unlabelled - mean_u**2)
+    mean_d = (sums.y - chosen * sums.f) / n
+    squares_d = sums.yy - 2 * chosen * sums.yf + chosen**2 * sums.ff
+    variance_d = max(0.0, squares_d / n - mean_d**2)
+    error = math.sqrt(chosen**2 * variance_u / unlabelled + variance_d / n)
+    return chosen * mean_u + mean_d, error
 
 
 def _weight(sums: LabelledSums) -> float:
