@@ -18,6 +18,7 @@ def test_sign_e_value_agrees_with_the_vectors():
     """Beta-binomial sign test, two-sided and one-sided."""
     vectors = load("evalue_sign_betabinomial")
     for case, expected in vectors.cases:
+        assert expected.keys() == {"log_e_two_sided", "log_e_one_sided_wins"}
         counts = case["wins"], case["losses"]
         assert evidence.sign_log_e(*counts, prior=case["a"]) == pytest.approx(
             expected["log_e_two_sided"], abs=vectors.tolerance

@@ -33,6 +33,7 @@ __all__ = [
     "betting_log_e",
     "betting_log_e_of_counts",
     "betting_log_e_of_histogram",
+    "betting_log_wealths",
 ]
 
 Alternative = Literal["two-sided", "greater"]
@@ -68,6 +69,27 @@ def betting_log_e(
     """
     points, weights = _checked(values)
     return _log_e(points, weights, mean=_checked_mean(mean), alternative=alternative)
+
+
+def betting_log_wealths(
+    values: Sequence[float], *, mean: float = 0.0
+) -> tuple[float, ...]:
+    """Return ln of what each of `BET_FRACTIONS` has made of 1; `betting_log_e` averages them.
+
+    They add up over parts of the data: two parts' sums are those of the whole.
+
+    Args:
+        values: Differences within -1..1.
+        mean: What is bet against, in (-1, 1).
+
+    Raises:
+        ValueError: A value or the mean is out of range or not a number.
+    """
+    points, weights = _checked(values)
+    wealths = _log_wealths(
+        points, weights, mean=_checked_mean(mean), alternative="two-sided"
+    )
+    return tuple(wealths.tolist())
 
 
 def betting_log_e_of_counts(
@@ -140,6 +162,13 @@ def anytime_p(log_e: float) -> float:
 def _log_e(
     points: _Floats, weights: _Floats, *, mean: float, alternative: Alternative
 ) -> float:
+    log_wealth = _log_wealths(points, weights, mean=mean, alternative=alternative)
+    return float(special.logsumexp(log_wealth) - math.log(len(log_wealth)))
+
+
+def _log_wealths(
+    points: _Floats, weights: _Floats, *, mean: float, alternative: Alternative
+) -> _Floats:
     fractions = np.asarray(
         BET_FRACTIONS if alternative == "two-sided" else _POSITIVE, dtype=float
     )[:, None]
@@ -147,8 +176,8 @@ def _log_e(
     # difference that loses digits near the ends.
     odds = np.where(fractions > 0, (1 + points) / (1 + mean), (1 - points) / (1 - mean))
     size = np.abs(fractions)
-    log_wealth = (np.log1p(-size + size * odds) * weights).sum(axis=1)
-    return float(special.logsumexp(log_wealth) - math.log(len(log_wealth)))
+    wealths: _Floats = (np.log1p(-size + size * odds) * weights).sum(axis=1)
+    return wealths
 
 
 def _interval(
