@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -19,10 +18,9 @@ def most_allowed(alpha: float, streams: int = STREAMS) -> float:
 
 
 def publish(record_property: Callable[[str, object], None], **figures: float) -> None:
-    """Keep figures with the test's result, and show them under ``pytest -s``."""
+    """Keep figures with the test's result; they are listed at the end of the run."""
     for name, value in figures.items():
         record_property(name, round(value, 4))
-        sys.stdout.write(f"\n  {name} {value:.4f}")
 
 
 def least_counts(
