@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 
 from sidejudge_server import __version__
+from sidejudge_server.analytics.day_sums import DaySums
 from sidejudge_server.api.address import listen_address
 from sidejudge_server.api.server import DomainServices, GrpcServer
 from sidejudge_server.config import LMSettings, Settings
@@ -202,6 +203,9 @@ class Application:
         await experimenting.start()
         self.experimenting = experimenting
         self._cleanup.push_async_callback(experimenting.close)
+        day_sums = DaySums(storage)
+        day_sums.start()
+        self._cleanup.push_async_callback(day_sums.close)
         # First of all: it may still start a run, and needs the model and the database.
         self._cleanup.push_async_callback(requests.drain, timeout_s=_LAST_WRITES_S)
         repair = storage.repair.message if storage.repair is not None else ""
@@ -214,6 +218,7 @@ class Application:
             policies,
             shadows,
             experimenting,
+            storage,
             storage.database_id,
             repair,
         )

@@ -3,6 +3,8 @@
 SidejudgeError
 ├── InvalidRequestError         one or more fields are wrong; all violations at once
 ├── InvalidTokenError           a page or resume token is malformed or foreign
+├── QueryError                  SQL that is refused or cannot be run
+├── QueryLimitError             SQL that takes too much
 ├── NotFoundError               no such judge, version, evaluation, optimization
 ├── AlreadyExistsError          the name is taken
 ├── FailedPreconditionError     the state does not allow it; says what to do first
@@ -48,6 +50,8 @@ __all__ = [
     "MetricError",
     "NotFoundError",
     "OverloadedError",
+    "QueryError",
+    "QueryLimitError",
     "ServerStoppingError",
     "SidejudgeError",
     "StorageUnavailableError",
@@ -119,6 +123,18 @@ class InvalidTokenError(SidejudgeError):
     """A page or resume token is malformed, foreign or for other arguments."""
 
     code = "INVALID_ARGUMENT"
+
+
+class QueryError(SidejudgeError):
+    """SQL that does more than read, or that the database cannot run."""
+
+    code = "INVALID_ARGUMENT"
+
+
+class QueryLimitError(SidejudgeError):
+    """SQL that takes more time or memory than it may."""
+
+    code = "RESOURCE_EXHAUSTED"
 
 
 class NotFoundError(SidejudgeError):

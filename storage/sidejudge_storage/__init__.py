@@ -16,12 +16,18 @@ from sidejudge_storage.errors import (
     DatabaseLockedError,
     DatabaseTooNewError,
     DuplicateKeyError,
+    QueryFailedError,
+    QueryLimitError,
+    QueryRefusedError,
     RevisionConflictError,
     RowMissingError,
     StorageError,
+    TooManyQueriesError,
     WriteFailedError,
 )
 from sidejudge_storage.ids import new_id
+from sidejudge_storage.quality_days import QualityDay, ReplaceQualityDays
+from sidejudge_storage.queries import QueryEnd, QueryRunner
 from sidejudge_storage.readers.enrolments import Enrolled, EnrolmentReader
 from sidejudge_storage.readers.evaluations import (
     EvaluationFilter,
@@ -56,6 +62,14 @@ from sidejudge_storage.readers.optimizations import (
     OptimizationReader,
 )
 from sidejudge_storage.readers.policies import OptimizationPolicyReader
+from sidejudge_storage.readers.quality import (
+    QUANTILES,
+    CalibrationBin,
+    QualityKey,
+    QualityQuery,
+    QualityReader,
+    QualitySums,
+)
 from sidejudge_storage.readers.requests import RequestReader
 from sidejudge_storage.readers.shadow_candidates import ShadowCandidateReader
 from sidejudge_storage.records import (
@@ -84,8 +98,10 @@ from sidejudge_storage.storage import Storage
 __all__ = [
     "FALSE_POSITIVE_VALUE",
     "QUALITY_VALUE",
+    "QUANTILES",
     "AcknowledgedRowsMissingError",
     "ArmCalls",
+    "CalibrationBin",
     "Command",
     "CommitGap",
     "DatabaseLockedError",
@@ -128,12 +144,23 @@ __all__ = [
     "OptimizationPolicyRecord",
     "OptimizationReader",
     "OptimizationRecord",
+    "QualityDay",
+    "QualityKey",
+    "QualityQuery",
+    "QualityReader",
+    "QualitySums",
+    "QueryEnd",
+    "QueryFailedError",
+    "QueryLimitError",
+    "QueryRefusedError",
+    "QueryRunner",
     "RejectExample",
     "RepairReport",
     "ReplaceExperiment",
     "ReplaceJudge",
     "ReplaceOptimization",
     "ReplaceOptimizationPolicy",
+    "ReplaceQualityDays",
     "ReplaceShadowCandidate",
     "RequestReader",
     "RequestRecord",
@@ -146,6 +173,7 @@ __all__ = [
     "Storage",
     "StorageError",
     "StorageOptions",
+    "TooManyQueriesError",
     "UnitMoments",
     "WriteFailedError",
     "new_id",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sidejudge_storage.quality_days import ReplaceQualityDays
 from sidejudge_storage.records import (
     DeploymentRecord,
     EvaluationRecord,
@@ -118,6 +119,7 @@ Change = (
     | ReplaceOptimization
     | ReplaceOptimizationPolicy
     | ReplaceShadowCandidate
+    | ReplaceQualityDays
     | RejectExample
 )
 """A change of an existing row."""

@@ -139,6 +139,15 @@ class Database:
                 raise StorageError(f"a query failed: {error}") from error
             return rows
 
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """Return a connection for one reader, who has to close it.
+
+        Raises:
+            StorageError: The database is closed.
+        """
+        with self._reading() as connection:
+            return connection.cursor()
+
     def acknowledge(self) -> None:
         """Advance the mark to ``last_commit``; call it before anyone hears of the commit.
 

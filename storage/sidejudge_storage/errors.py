@@ -7,6 +7,10 @@ StorageError
 ├── RevisionConflictError           the row changed since the caller read it
 ├── RowMissingError                 the row to change is not there
 ├── DuplicateKeyError               the key is taken
+├── QueryRefusedError               SQL of others does more than read
+├── QueryFailedError                SQL of others can't be run
+├── QueryLimitError                 SQL of others takes too much
+├── TooManyQueriesError             others' queries are running
 └── WriteFailedError                nothing of the unit is acknowledged
 """
 
@@ -21,9 +25,13 @@ __all__ = [
     "DatabaseLockedError",
     "DatabaseTooNewError",
     "DuplicateKeyError",
+    "QueryFailedError",
+    "QueryLimitError",
+    "QueryRefusedError",
     "RevisionConflictError",
     "RowMissingError",
     "StorageError",
+    "TooManyQueriesError",
     "WriteFailedError",
 ]
 
@@ -78,3 +86,19 @@ class WriteFailedError(StorageError):
     Nothing of it is stored, unless the database failed after the commit and cannot be reopened:
     then the unit appears whole when it can be. Retry with new ids.
     """
+
+
+class QueryRefusedError(StorageError):
+    """SQL of others does more than read the documented views; the message says what."""
+
+
+class QueryFailedError(StorageError):
+    """DuckDB can't run SQL of others; the message is DuckDB's first line."""
+
+
+class QueryLimitError(StorageError):
+    """SQL of others takes more time or memory than it may."""
+
+
+class TooManyQueriesError(StorageError):
+    """As many queries of others are running as may."""

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from sidejudge_storage.errors import DatabaseTooNewError
+from sidejudge_storage.quality_schema import QUALITY_TABLES, USER_VIEWS
 
 if TYPE_CHECKING:
     import duckdb
@@ -216,6 +217,12 @@ _EXPERIMENTS = (
     )""",
 )
 
+_ANALYTICS = (
+    *QUALITY_TABLES,
+    "CREATE SCHEMA v1",
+    *(f"CREATE VIEW v1.{name} AS {query}" for name, query in USER_VIEWS.items()),
+)
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration("0001_initial", _INITIAL),
     Migration("0002_runs_with_budgets", _RUNS_WITH_BUDGETS),
@@ -225,6 +232,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration("0006_optimization_policies", _OPTIMIZATION_POLICIES),
     Migration("0007_shadow_candidates", _SHADOW_CANDIDATES),
     Migration("0008_experiments", _EXPERIMENTS),
+    Migration("0009_analytics", _ANALYTICS),
 )
 """Every migration in the order in which they apply."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sidejudge_storage.commands import Command
 from sidejudge_storage.database import Database, RepairReport, StorageOptions
+from sidejudge_storage.queries import QueryRunner
 from sidejudge_storage.readers.enrolments import EnrolmentReader
 from sidejudge_storage.readers.evaluations import EvaluationReader
 from sidejudge_storage.readers.examples import ExampleReader
@@ -20,6 +21,7 @@ from sidejudge_storage.readers.gate_uses import GateUseReader
 from sidejudge_storage.readers.judges import JudgeReader
 from sidejudge_storage.readers.optimizations import OptimizationReader
 from sidejudge_storage.readers.policies import OptimizationPolicyReader
+from sidejudge_storage.readers.quality import QualityReader
 from sidejudge_storage.readers.requests import RequestReader
 from sidejudge_storage.readers.shadow_candidates import ShadowCandidateReader
 from sidejudge_storage.readers.shadow_judgments import ShadowJudgmentReader
@@ -56,6 +58,8 @@ class Storage:
         self.policies = OptimizationPolicyReader(database, self._executor)
         self.shadow_candidates = ShadowCandidateReader(database, self._executor)
         self.shadow_judgments = ShadowJudgmentReader(database, self._executor)
+        self.quality = QualityReader(database, self._executor)
+        self.queries = QueryRunner(database)
         self.requests = RequestReader(database, self._executor)
 
     @classmethod
@@ -106,5 +110,6 @@ class Storage:
         if not self._closed:
             self._closed = True
             self._writer.close()
+            self.queries.close()
             self._executor.shutdown()
             self._database.close()

@@ -28,8 +28,13 @@ from sidejudge_storage.errors import (
     StorageError,
     WriteFailedError,
 )
+from sidejudge_storage.quality_days import (
+    ReplaceQualityDays,
+    replace_quality_days,
+)
 from sidejudge_storage.records import RequestRecord
 from sidejudge_storage.tables import (
+    EVALUATIONS,
     EXAMPLES,
     EXPERIMENTS,
     JUDGES,
@@ -116,6 +121,8 @@ def _step(command: Command) -> _Insert | _Update:
         changed: Any = command
         encoded = table.encode(changed.record)
         return _Update(table, lambda c: replace(c, changed, encoded))
+    if isinstance(command, ReplaceQualityDays):
+        return _Update(EVALUATIONS, lambda c: replace_quality_days(c, command))
     if isinstance(command, RejectExample):
         return _Update(EXAMPLES, lambda c: _reject_example(c, command))
     record: Any = command

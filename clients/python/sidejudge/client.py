@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 import grpc
 import grpc.aio
 
+from sidejudge.v1.analytics_service_pb2_grpc import AnalyticsServiceStub
 from sidejudge.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
 from sidejudge.v1.experiment_service_pb2_grpc import ExperimentServiceStub
 from sidejudge.v1.feedback_service_pb2_grpc import FeedbackServiceStub
@@ -18,6 +19,7 @@ from sidejudge.v1.optimization_service_pb2_grpc import OptimizationServiceStub
 from sidejudge.v1.server_service_pb2_grpc import ServerServiceStub
 
 if TYPE_CHECKING:
+    from sidejudge.v1.analytics_service_pb2_grpc import AnalyticsServiceAsyncStub
     from sidejudge.v1.evaluation_service_pb2_grpc import EvaluationServiceAsyncStub
     from sidejudge.v1.experiment_service_pb2_grpc import ExperimentServiceAsyncStub
     from sidejudge.v1.feedback_service_pb2_grpc import FeedbackServiceAsyncStub
@@ -33,6 +35,7 @@ _SERVICES: Final = (
     "Feedback",
     "Optimization",
     "Experiment",
+    "Analytics",
     "Server",
 )
 _MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
@@ -77,6 +80,7 @@ class Client:
         self.feedback: FeedbackServiceStub = FeedbackServiceStub(filled)
         self.optimization: OptimizationServiceStub = OptimizationServiceStub(filled)
         self.experiments: ExperimentServiceStub = ExperimentServiceStub(filled)
+        self.analytics: AnalyticsServiceStub = AnalyticsServiceStub(filled)
         self.server: ServerServiceStub = ServerServiceStub(filled)
 
     def close(self) -> None:
@@ -107,6 +111,9 @@ class AsyncClient:
         )
         self.experiments = cast(
             "ExperimentServiceAsyncStub", ExperimentServiceStub(channel)
+        )
+        self.analytics = cast(
+            "AnalyticsServiceAsyncStub", AnalyticsServiceStub(channel)
         )
         self.server = cast("ServerServiceAsyncStub", ServerServiceStub(channel))
 

@@ -10,12 +10,16 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from sidejudge.v1 import (
+    analytics_service_pb2,
     evaluation_service_pb2,
     experiment_service_pb2,
     feedback_service_pb2,
     judge_service_pb2,
     optimization_service_pb2,
     server_service_pb2,
+)
+from sidejudge.v1.analytics_service_pb2_grpc import (
+    add_AnalyticsServiceServicer_to_server,
 )
 from sidejudge.v1.evaluation_service_pb2_grpc import (
     add_EvaluationServiceServicer_to_server,
@@ -30,6 +34,7 @@ from sidejudge.v1.optimization_service_pb2_grpc import (
 )
 from sidejudge.v1.server_service_pb2_grpc import add_ServerServiceServicer_to_server
 from sidejudge_server.api.address import listen_address, private_socket
+from sidejudge_server.api.analytics import AnalyticsServicer
 from sidejudge_server.api.evaluation import EvaluationServicer
 from sidejudge_server.api.experiments import ExperimentServicer
 from sidejudge_server.api.feedback import FeedbackServicer
@@ -47,6 +52,7 @@ from sidejudge_server.optimization.queue import OptimizationService
 from sidejudge_server.optimization.shadow import ShadowCandidates
 from sidejudge_server.training.service import FeedbackService
 from sidejudge_server.training.synthesis import Synthesizer
+from sidejudge_storage import Storage
 
 __all__ = ["DomainServices", "GrpcServer"]
 
@@ -58,6 +64,7 @@ SERVICES: Final = tuple(
         (feedback_service_pb2, "FeedbackService"),
         (optimization_service_pb2, "OptimizationService"),
         (experiment_service_pb2, "ExperimentService"),
+        (analytics_service_pb2, "AnalyticsService"),
         (server_service_pb2, "ServerService"),
     )
 )
@@ -76,6 +83,7 @@ class DomainServices:
     policies: PolicyService
     shadows: ShadowCandidates
     experimenting: Experimenting
+    storage: Storage
     database_id: str
     storage_repair: str
 
@@ -192,6 +200,9 @@ def _add_services(
             settings,
         ),
         server,
+    )
+    add_AnalyticsServiceServicer_to_server(
+        AnalyticsServicer(services.storage, settings), server
     )
     add_ServerServiceServicer_to_server(
         ServerServicer(

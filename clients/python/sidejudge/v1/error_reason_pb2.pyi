@@ -122,6 +122,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The metric was recorded for the subject before. Code ALREADY_EXISTS. Metadata: `{"experiment": "experiments/x", "subject": "...", "metrics": "a,b"}`."""
     ERROR_REASON_EXPERIMENT_IN_PROGRESS: _ErrorReason.ValueType  # 55
     """A running experiment uses the judge. Code FAILED_PRECONDITION. Metadata: `{"judge": "judges/x", "experiment": "experiments/x"}`."""
+    ERROR_REASON_QUERY_REFUSED: _ErrorReason.ValueType  # 60
+    """The SQL does something else than read the documented views. Code INVALID_ARGUMENT. Metadata: `{"problem": "..."}`."""
+    ERROR_REASON_QUERY_FAILED: _ErrorReason.ValueType  # 61
+    """The database could not run the SQL, such as for an unknown column. Code INVALID_ARGUMENT. Metadata: `{"problem": "..."}`."""
+    ERROR_REASON_QUERY_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 62
+    """The query took more time or memory than it may. Code RESOURCE_EXHAUSTED. Metadata: `{"limit": "time"}`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `ErrorInfo.reason`, without the prefix `ERROR_REASON_`, with `ErrorInfo.domain` = `sidejudge.dev`. Values may be added."""
@@ -224,4 +230,10 @@ ERROR_REASON_OUTCOME_ALREADY_RECORDED: ErrorReason.ValueType  # 54
 """The metric was recorded for the subject before. Code ALREADY_EXISTS. Metadata: `{"experiment": "experiments/x", "subject": "...", "metrics": "a,b"}`."""
 ERROR_REASON_EXPERIMENT_IN_PROGRESS: ErrorReason.ValueType  # 55
 """A running experiment uses the judge. Code FAILED_PRECONDITION. Metadata: `{"judge": "judges/x", "experiment": "experiments/x"}`."""
+ERROR_REASON_QUERY_REFUSED: ErrorReason.ValueType  # 60
+"""The SQL does something else than read the documented views. Code INVALID_ARGUMENT. Metadata: `{"problem": "..."}`."""
+ERROR_REASON_QUERY_FAILED: ErrorReason.ValueType  # 61
+"""The database could not run the SQL, such as for an unknown column. Code INVALID_ARGUMENT. Metadata: `{"problem": "..."}`."""
+ERROR_REASON_QUERY_LIMIT_EXCEEDED: ErrorReason.ValueType  # 62
+"""The query took more time or memory than it may. Code RESOURCE_EXHAUSTED. Metadata: `{"limit": "time"}`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
