@@ -30,6 +30,8 @@ from sidejudge_server.lm.client import create_client
 from sidejudge_server.lm.embedded import EmbeddedClient
 from sidejudge_server.lm.types import ChatClient
 from sidejudge_server.logging import configure_logging
+from sidejudge_server.monitoring.monitors import Monitors
+from sidejudge_server.monitoring.second_opinion import SecondOpinion
 from sidejudge_server.optimization.executor import LocalExecutor
 from sidejudge_server.optimization.policies import PolicyService
 from sidejudge_server.optimization.queue import OptimizationService
@@ -73,6 +75,8 @@ class Application:
         self._server: GrpcServer | None = None
         self._optimizations: OptimizationService | None = None
         self._scheduler: PolicyScheduler | None = None
+        self.monitors: Monitors | None = None
+        """What watches the judges, once it has started."""
         self.experimenting: Experimenting | None = None
         """The experiments, once it has started."""
         self._warm_up: asyncio.Task[None] | None = None
@@ -141,6 +145,8 @@ class Application:
             if embedded
             else max(1, settings.task_lm.max_concurrency // 2),
         )
+        opinion = SecondOpinion(storage, registry, client, slack=slack)
+        monitors = Monitors(storage, registry, opinion)
         evaluations = EvaluationService(
             storage,
             registry,
@@ -149,6 +155,7 @@ class Application:
             requests=requests,
             slack=slack,
             router=experimenting.router,
+            audit=monitors.audit_probability,
         )
         shadows = ShadowCandidates(storage)
         shadow_judge = ShadowJudge(storage, registry, shadows, client, slack=slack)
@@ -164,6 +171,7 @@ class Application:
             requests=requests,
         )
         feedback.on_recorded(experimenting.hear)
+        feedback.on_recorded(monitors.hear)
         resolve_lm = _resolver(settings, client)
         synthesizer = Synthesizer(
             storage,
@@ -200,12 +208,7 @@ class Application:
         self._cleanup.push_async_callback(scheduler.close)
         shadow_judge.start()
         self._cleanup.push_async_callback(shadow_judge.close)
-        await experimenting.start()
-        self.experimenting = experimenting
-        self._cleanup.push_async_callback(experimenting.close)
-        day_sums = DaySums(storage)
-        day_sums.start()
-        self._cleanup.push_async_callback(day_sums.close)
+        await self._start_watching(storage, experimenting, monitors)
         # First of all: it may still start a run, and needs the model and the database.
         self._cleanup.push_async_callback(requests.drain, timeout_s=_LAST_WRITES_S)
         repair = storage.repair.message if storage.repair is not None else ""
@@ -218,11 +221,26 @@ class Application:
             policies,
             shadows,
             experimenting,
+            monitors,
             storage,
             storage.database_id,
             repair,
         )
         return _Parts(services, client)
+
+    async def _start_watching(
+        self, storage: Storage, experimenting: Experimenting, monitors: Monitors
+    ) -> None:
+        """Begin with experiments, monitors and daily sums; they are closed in reverse."""
+        await experimenting.start()
+        self.experimenting = experimenting
+        self._cleanup.push_async_callback(experimenting.close)
+        await monitors.start()
+        self.monitors = monitors
+        self._cleanup.push_async_callback(monitors.close)
+        day_sums = DaySums(storage)
+        day_sums.start()
+        self._cleanup.push_async_callback(day_sums.close)
 
     async def _open_storage(self) -> Storage:
         settings = self._settings.storage

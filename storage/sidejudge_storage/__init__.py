@@ -5,6 +5,7 @@ from sidejudge_storage.commands import (
     RejectExample,
     ReplaceExperiment,
     ReplaceJudge,
+    ReplaceMonitor,
     ReplaceOptimization,
     ReplaceOptimizationPolicy,
     ReplaceShadowCandidate,
@@ -57,6 +58,11 @@ from sidejudge_storage.readers.experiments import (
 from sidejudge_storage.readers.feedback import FeedbackFilter, FeedbackReader
 from sidejudge_storage.readers.gate_uses import GateUseReader
 from sidejudge_storage.readers.judges import JudgeReader
+from sidejudge_storage.readers.monitors import (
+    AuditLabel,
+    MonitorReader,
+    PerformanceRow,
+)
 from sidejudge_storage.readers.optimizations import (
     OptimizationFilter,
     OptimizationReader,
@@ -86,6 +92,8 @@ from sidejudge_storage.records import (
     GateUseRecord,
     JudgeRecord,
     JudgeVersionRecord,
+    MonitorEventRecord,
+    MonitorRecord,
     OptimizationEventRecord,
     OptimizationPolicyRecord,
     OptimizationRecord,
@@ -101,6 +109,7 @@ __all__ = [
     "QUANTILES",
     "AcknowledgedRowsMissingError",
     "ArmCalls",
+    "AuditLabel",
     "CalibrationBin",
     "Command",
     "CommitGap",
@@ -137,6 +146,9 @@ __all__ = [
     "JudgedSums",
     "LabelRate",
     "MetricStatistics",
+    "MonitorEventRecord",
+    "MonitorReader",
+    "MonitorRecord",
     "NewExamples",
     "OptimizationEventRecord",
     "OptimizationFilter",
@@ -144,6 +156,7 @@ __all__ = [
     "OptimizationPolicyRecord",
     "OptimizationReader",
     "OptimizationRecord",
+    "PerformanceRow",
     "QualityDay",
     "QualityKey",
     "QualityQuery",
@@ -158,6 +171,7 @@ __all__ = [
     "RepairReport",
     "ReplaceExperiment",
     "ReplaceJudge",
+    "ReplaceMonitor",
     "ReplaceOptimization",
     "ReplaceOptimizationPolicy",
     "ReplaceQualityDays",

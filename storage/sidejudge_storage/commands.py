@@ -19,6 +19,8 @@ from sidejudge_storage.records import (
     GateUseRecord,
     JudgeRecord,
     JudgeVersionRecord,
+    MonitorEventRecord,
+    MonitorRecord,
     OptimizationEventRecord,
     OptimizationPolicyRecord,
     OptimizationRecord,
@@ -34,6 +36,7 @@ __all__ = [
     "RejectExample",
     "ReplaceExperiment",
     "ReplaceJudge",
+    "ReplaceMonitor",
     "ReplaceOptimization",
     "ReplaceOptimizationPolicy",
     "ReplaceShadowCandidate",
@@ -68,6 +71,14 @@ class ReplaceOptimizationPolicy:
     """Replace a policy if its stored revision is ``expected_revision``."""
 
     record: OptimizationPolicyRecord
+    expected_revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceMonitor:
+    """Replace a monitor if its stored revision is ``expected_revision``."""
+
+    record: MonitorRecord
     expected_revision: int
 
 
@@ -109,6 +120,8 @@ Record = (
     | ExperimentFailureRecord
     | ExperimentLabelRecord
     | ShadowJudgmentRecord
+    | MonitorRecord
+    | MonitorEventRecord
     | RequestRecord
 )
 """A new row."""
@@ -120,6 +133,7 @@ Change = (
     | ReplaceOptimizationPolicy
     | ReplaceShadowCandidate
     | ReplaceQualityDays
+    | ReplaceMonitor
     | RejectExample
 )
 """A change of an existing row."""

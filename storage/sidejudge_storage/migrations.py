@@ -223,6 +223,23 @@ _ANALYTICS = (
     *(f"CREATE VIEW v1.{name} AS {query}" for name, query in USER_VIEWS.items()),
 )
 
+_MONITORING = (
+    "ALTER TABLE evaluations ADD COLUMN audit_probability DOUBLE",
+    """CREATE TABLE monitors (
+        judge_id VARCHAR PRIMARY KEY, settings_json VARCHAR NOT NULL,
+        settings_revision BIGINT NOT NULL, state_json VARCHAR NOT NULL,
+        revision BIGINT NOT NULL, updated_at TIMESTAMP NOT NULL
+    )""",
+    """CREATE TABLE monitor_events (
+        judge_id VARCHAR NOT NULL, sequence BIGINT NOT NULL, created_at TIMESTAMP NOT NULL,
+        kind VARCHAR NOT NULL, version BIGINT NOT NULL, reason VARCHAR NOT NULL
+    )""",
+    """CREATE VIEW v1.audit_items AS SELECT evaluation_id, judge_id, version, created_at,
+        audit_probability FROM main.evaluations WHERE audit_probability IS NOT NULL""",
+    """CREATE VIEW v1.monitor_events AS SELECT judge_id, sequence, created_at, kind, version,
+        reason FROM main.monitor_events""",
+)
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration("0001_initial", _INITIAL),
     Migration("0002_runs_with_budgets", _RUNS_WITH_BUDGETS),
@@ -233,6 +250,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration("0007_shadow_candidates", _SHADOW_CANDIDATES),
     Migration("0008_experiments", _EXPERIMENTS),
     Migration("0009_analytics", _ANALYTICS),
+    Migration("0010_monitoring", _MONITORING),
 )
 """Every migration in the order in which they apply."""
 

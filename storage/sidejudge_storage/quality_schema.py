@@ -14,6 +14,7 @@ __all__ = [
     "QUALITY_SUMS",
     "QUALITY_TABLES",
     "USER_VIEWS",
+    "USER_VIEW_NAMES",
     "labels_sql",
 ]
 
@@ -143,3 +144,6 @@ USER_VIEWS: dict[str, str] = {
         verdict, score, confidence, model, cost_usd, lm_latency_ms FROM main.shadow_judgments""",
 }
 """What people may query, by name: the names and columns stay, whatever becomes of the tables."""
+
+USER_VIEW_NAMES = frozenset({*USER_VIEWS, "audit_items", "monitor_events"})
+"""All views: those above and those that later migrations have added."""

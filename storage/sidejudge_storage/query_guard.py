@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sidejudge_storage.errors import QueryRefusedError
-from sidejudge_storage.quality_schema import USER_VIEWS
+from sidejudge_storage.quality_schema import USER_VIEW_NAMES
 
 if TYPE_CHECKING:
     import duckdb
@@ -125,13 +125,17 @@ def _check_table(node: Mapping[str, Any], defined: set[str]) -> None:
     name = str(node.get("table_name", ""))
     schema = str(node.get("schema_name") or "")
     catalog = str(node.get("catalog_name") or "")
-    if not catalog and schema == _SCHEMA and name in USER_VIEWS:
+    if not catalog and schema == _SCHEMA and name in USER_VIEW_NAMES:
         return
-    if not catalog and not schema and (name.lower() in defined or name in USER_VIEWS):
+    if (
+        not catalog
+        and not schema
+        and (name.lower() in defined or name in USER_VIEW_NAMES)
+    ):
         return
     full = ".".join(part for part in (catalog, schema, name) if part)
     raise QueryRefusedError(
-        f"there is no view {full!r} to query; there are {', '.join(sorted(USER_VIEWS))}"
+        f"there is no view {full!r} to query; there are {', '.join(sorted(USER_VIEW_NAMES))}"
     )
 
 

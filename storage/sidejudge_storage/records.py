@@ -24,6 +24,8 @@ __all__ = [
     "GateUseRecord",
     "JudgeRecord",
     "JudgeVersionRecord",
+    "MonitorEventRecord",
+    "MonitorRecord",
     "OptimizationEventRecord",
     "OptimizationPolicyRecord",
     "OptimizationRecord",
@@ -88,6 +90,7 @@ class EvaluationRecord:
 
     ``influences_json`` is None unless a version with a memory answered. ``arm_id`` is the arm of the
     experiment that it counts for and ``stage`` the stage of its rollout, both None outside of one.
+    ``audit_probability`` is set on those that were chosen by chance for people to label.
     """
 
     evaluation_id: str
@@ -120,6 +123,7 @@ class EvaluationRecord:
     experiment_id: str | None = None
     arm_id: str | None = None
     stage: int | None = None
+    audit_probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,6 +417,33 @@ class ExperimentLabelRecord:
     judged: float | None
     confidence: float | None
     answered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorRecord:
+    """How a judge is watched, and what is known. ``revision`` counts all changes from 1.
+
+    ``settings_json`` is what people set; ``state_json`` belongs to `monitoring.state`.
+    """
+
+    judge_id: str
+    settings_json: str
+    settings_revision: int
+    state_json: str
+    revision: int
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorEventRecord:
+    """Something that a monitor did; ``sequence`` counts from 1 without gaps within the judge."""
+
+    judge_id: str
+    sequence: int
+    created_at: datetime
+    kind: str
+    version: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

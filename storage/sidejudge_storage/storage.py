@@ -19,6 +19,7 @@ from sidejudge_storage.readers.experiments import ExperimentReader
 from sidejudge_storage.readers.feedback import FeedbackReader
 from sidejudge_storage.readers.gate_uses import GateUseReader
 from sidejudge_storage.readers.judges import JudgeReader
+from sidejudge_storage.readers.monitors import MonitorReader
 from sidejudge_storage.readers.optimizations import OptimizationReader
 from sidejudge_storage.readers.policies import OptimizationPolicyReader
 from sidejudge_storage.readers.quality import QualityReader
@@ -58,6 +59,7 @@ class Storage:
         self.policies = OptimizationPolicyReader(database, self._executor)
         self.shadow_candidates = ShadowCandidateReader(database, self._executor)
         self.shadow_judgments = ShadowJudgmentReader(database, self._executor)
+        self.monitors = MonitorReader(database, self._executor)
         self.quality = QualityReader(database, self._executor)
         self.queries = QueryRunner(database)
         self.requests = RequestReader(database, self._executor)

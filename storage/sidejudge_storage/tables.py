@@ -30,6 +30,8 @@ from sidejudge_storage.records import (
     GateUseRecord,
     JudgeRecord,
     JudgeVersionRecord,
+    MonitorEventRecord,
+    MonitorRecord,
     OptimizationEventRecord,
     OptimizationPolicyRecord,
     OptimizationRecord,
@@ -52,6 +54,8 @@ __all__ = [
     "GATE_USES",
     "JUDGES",
     "JUDGE_VERSIONS",
+    "MONITORS",
+    "MONITOR_EVENTS",
     "OPTIMIZATIONS",
     "OPTIMIZATION_EVENTS",
     "OPTIMIZATION_POLICIES",
@@ -273,6 +277,10 @@ EXPERIMENT_LABELS = Table(
     ExperimentLabelRecord,
     key=("experiment_id", "evaluation_id", "arm_id", "feedback_id"),
 )
+MONITORS = Table("monitors", MonitorRecord, key=("judge_id",))
+MONITOR_EVENTS = Table(
+    "monitor_events", MonitorEventRecord, key=("judge_id", "sequence")
+)
 SHADOW_JUDGMENTS = Table(
     "shadow_judgments",
     ShadowJudgmentRecord,
@@ -301,6 +309,8 @@ _BY_TYPE: dict[type, Table[Any]] = {
     ExperimentFailureRecord: EXPERIMENT_FAILURES,
     ExperimentLabelRecord: EXPERIMENT_LABELS,
     ShadowJudgmentRecord: SHADOW_JUDGMENTS,
+    MonitorRecord: MONITORS,
+    MonitorEventRecord: MONITOR_EVENTS,
     RequestRecord: REQUESTS,
 }
 

@@ -16,6 +16,7 @@ from sidejudge_storage.commands import (
     RejectExample,
     ReplaceExperiment,
     ReplaceJudge,
+    ReplaceMonitor,
     ReplaceOptimization,
     ReplaceOptimizationPolicy,
     ReplaceShadowCandidate,
@@ -38,6 +39,7 @@ from sidejudge_storage.tables import (
     EXAMPLES,
     EXPERIMENTS,
     JUDGES,
+    MONITORS,
     OPTIMIZATION_POLICIES,
     OPTIMIZATIONS,
     SHADOW_CANDIDATES,
@@ -339,6 +341,17 @@ def _replace_experiment(
         )
 
 
+def _replace_monitor(
+    connection: duckdb.DuckDBPyConnection, command: ReplaceMonitor, row: str
+) -> None:
+    sql = f"{MONITORS.replace_sql} AND {MONITORS.name}.revision = ?"
+    if _run(connection, sql, [f"[{row}]", command.expected_revision]) != [(1,)]:
+        raise RevisionConflictError(
+            f"the monitor of judge {command.record.judge_id} is not at revision"
+            f" {command.expected_revision}: read it again and repeat the change"
+        )
+
+
 def _replace_shadow(
     connection: duckdb.DuckDBPyConnection, command: ReplaceShadowCandidate, row: str
 ) -> None:
@@ -392,6 +405,7 @@ def _in_words(error: Exception) -> str:
 
 _REPLACING: dict[type, tuple[Table[Any], Callable[..., None]]] = {
     ReplaceJudge: (JUDGES, _replace_judge),
+    ReplaceMonitor: (MONITORS, _replace_monitor),
     ReplaceExperiment: (EXPERIMENTS, _replace_experiment),
     ReplaceOptimization: (OPTIMIZATIONS, _replace_optimization),
     ReplaceOptimizationPolicy: (OPTIMIZATION_POLICIES, _replace_policy),

@@ -165,7 +165,7 @@ def test_columns_of_the_schema_are_the_fields_of_the_records(storage: Storage) -
     for record_type, table in _BY_TYPE.items():
         rows = storage._database.query(
             "SELECT column_name, data_type FROM duckdb_columns()"
-            " WHERE table_name = ? ORDER BY column_index",
+            " WHERE table_name = ? AND schema_name = 'main' ORDER BY column_index",
             [table.name],
         )
         columns = [

@@ -15,6 +15,7 @@ from sidejudge.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
 from sidejudge.v1.experiment_service_pb2_grpc import ExperimentServiceStub
 from sidejudge.v1.feedback_service_pb2_grpc import FeedbackServiceStub
 from sidejudge.v1.judge_service_pb2_grpc import JudgeServiceStub
+from sidejudge.v1.monitoring_service_pb2_grpc import MonitoringServiceStub
 from sidejudge.v1.optimization_service_pb2_grpc import OptimizationServiceStub
 from sidejudge.v1.server_service_pb2_grpc import ServerServiceStub
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sidejudge.v1.experiment_service_pb2_grpc import ExperimentServiceAsyncStub
     from sidejudge.v1.feedback_service_pb2_grpc import FeedbackServiceAsyncStub
     from sidejudge.v1.judge_service_pb2_grpc import JudgeServiceAsyncStub
+    from sidejudge.v1.monitoring_service_pb2_grpc import MonitoringServiceAsyncStub
     from sidejudge.v1.optimization_service_pb2_grpc import OptimizationServiceAsyncStub
     from sidejudge.v1.server_service_pb2_grpc import ServerServiceAsyncStub
 
@@ -35,6 +37,7 @@ _SERVICES: Final = (
     "Feedback",
     "Optimization",
     "Experiment",
+    "Monitoring",
     "Analytics",
     "Server",
 )
@@ -80,6 +83,7 @@ class Client:
         self.feedback: FeedbackServiceStub = FeedbackServiceStub(filled)
         self.optimization: OptimizationServiceStub = OptimizationServiceStub(filled)
         self.experiments: ExperimentServiceStub = ExperimentServiceStub(filled)
+        self.monitoring: MonitoringServiceStub = MonitoringServiceStub(filled)
         self.analytics: AnalyticsServiceStub = AnalyticsServiceStub(filled)
         self.server: ServerServiceStub = ServerServiceStub(filled)
 
@@ -111,6 +115,9 @@ class AsyncClient:
         )
         self.experiments = cast(
             "ExperimentServiceAsyncStub", ExperimentServiceStub(channel)
+        )
+        self.monitoring = cast(
+            "MonitoringServiceAsyncStub", MonitoringServiceStub(channel)
         )
         self.analytics = cast(
             "AnalyticsServiceAsyncStub", AnalyticsServiceStub(channel)

@@ -140,6 +140,7 @@ def evaluation_message(record: EvaluationRecord) -> evaluation_pb2.Evaluation:
         create_time=timestamp(record.created_at),
         influences=influence_messages(record.influences_json),
         arm=record.arm_id or "",
+        audit_probability=record.audit_probability,
         experiment=experiment_name(record.experiment_id)
         if record.experiment_id
         else "",

@@ -13,9 +13,11 @@ __all__ = [
     "experiment_name",
     "feedback_name",
     "judge_name",
+    "monitor_name",
     "optimization_name",
     "parse_id",
     "parse_judge",
+    "parse_monitor",
     "parse_policy",
     "parse_version",
     "policy_name",
@@ -79,6 +81,17 @@ def trial_name(optimization_id: str, trial: int) -> str:
 def policy_name(judge_id: str) -> str:
     """Return `judges/{judge}/optimizationPolicy`; each judge has one."""
     return f"judges/{judge_id}/optimizationPolicy"
+
+
+def monitor_name(judge_id: str) -> str:
+    """Return `judges/{judge}/monitor`; each judge has one."""
+    return f"judges/{judge_id}/monitor"
+
+
+def parse_monitor(name: str) -> str | None:
+    """Return the judge id of `judges/{judge}/monitor`, None for another form."""
+    judge, separator, rest = name.partition("/monitor")
+    return parse_judge(judge) if separator and not rest else None
 
 
 def parse_policy(name: str) -> str | None:

@@ -15,6 +15,7 @@ from sidejudge.v1 import (
     experiment_service_pb2,
     feedback_service_pb2,
     judge_service_pb2,
+    monitoring_service_pb2,
     optimization_service_pb2,
     server_service_pb2,
 )
@@ -29,6 +30,9 @@ from sidejudge.v1.experiment_service_pb2_grpc import (
 )
 from sidejudge.v1.feedback_service_pb2_grpc import add_FeedbackServiceServicer_to_server
 from sidejudge.v1.judge_service_pb2_grpc import add_JudgeServiceServicer_to_server
+from sidejudge.v1.monitoring_service_pb2_grpc import (
+    add_MonitoringServiceServicer_to_server,
+)
 from sidejudge.v1.optimization_service_pb2_grpc import (
     add_OptimizationServiceServicer_to_server,
 )
@@ -40,6 +44,7 @@ from sidejudge_server.api.experiments import ExperimentServicer
 from sidejudge_server.api.feedback import FeedbackServicer
 from sidejudge_server.api.interceptors import CallInterceptor
 from sidejudge_server.api.judges import JudgeServicer
+from sidejudge_server.api.monitoring import MonitoringServicer
 from sidejudge_server.api.optimization import OptimizationServicer
 from sidejudge_server.api.server_info import ServerServicer
 from sidejudge_server.api.tokens import TokenCodec
@@ -47,6 +52,7 @@ from sidejudge_server.config import ConfigError, Settings
 from sidejudge_server.experiments.experimenting import Experimenting
 from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.judges.service import EvaluationService
+from sidejudge_server.monitoring.monitors import Monitors
 from sidejudge_server.optimization.policies import PolicyService
 from sidejudge_server.optimization.queue import OptimizationService
 from sidejudge_server.optimization.shadow import ShadowCandidates
@@ -64,6 +70,7 @@ SERVICES: Final = tuple(
         (feedback_service_pb2, "FeedbackService"),
         (optimization_service_pb2, "OptimizationService"),
         (experiment_service_pb2, "ExperimentService"),
+        (monitoring_service_pb2, "MonitoringService"),
         (analytics_service_pb2, "AnalyticsService"),
         (server_service_pb2, "ServerService"),
     )
@@ -83,6 +90,7 @@ class DomainServices:
     policies: PolicyService
     shadows: ShadowCandidates
     experimenting: Experimenting
+    monitors: Monitors
     storage: Storage
     database_id: str
     storage_repair: str
@@ -198,6 +206,12 @@ def _add_services(
             services.experimenting.analyst,
             tokens,
             settings,
+        ),
+        server,
+    )
+    add_MonitoringServiceServicer_to_server(
+        MonitoringServicer(
+            services.monitors, services.registry, services.storage, tokens, settings
         ),
         server,
     )

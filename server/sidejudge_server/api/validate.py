@@ -20,6 +20,7 @@ from sidejudge_server.api.names import (
     VersionName,
     parse_id,
     parse_judge,
+    parse_monitor,
     parse_policy,
     parse_version,
 )
@@ -145,6 +146,15 @@ class Checker:
         judge_id = parse_judge(name)
         if judge_id is None:
             self.add(field, "must have the form judges/{judge}")
+        return judge_id
+
+    def monitor(self, field: str, name: str) -> str | None:
+        """Check `judges/{judge}/monitor`; return the judge's id."""
+        if self._missing(field, name, required=True):
+            return None
+        judge_id = parse_monitor(name)
+        if judge_id is None:
+            self.add(field, "must have the form judges/{judge}/monitor")
         return judge_id
 
     def policy(self, field: str, name: str) -> str | None:

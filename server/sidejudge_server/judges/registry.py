@@ -387,8 +387,9 @@ class JudgeRegistry:
         reason: str,
         etag: str = "",
         request_id: str = "",
+        further: Sequence[Command] = (),
     ) -> Judge:
-        """Return to the version that served before the current one.
+        """Return to the version that served before the current one; ``further`` as in `deploy`.
 
         Raises:
             NotFoundError: There is no such judge.
@@ -412,7 +413,7 @@ class JudgeRegistry:
                     verb="rollback",
                     author=author,
                     reason=reason,
-                    further=claim(judge_id),
+                    further=(*further, *claim(judge_id)),
                 )
 
         return await self._requests.once(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -77,6 +77,10 @@ class EvaluateCommand:
     arm_id: str = ""
 
 
+AuditProbability = Callable[[str, str], float | None]
+"""Given judge and evaluation, returns the probability with which it was chosen, None if it was not."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Answered:
     version: JudgeVersion
@@ -97,6 +101,7 @@ class EvaluationService:
         requests: RequestLog | None = None,
         slack: Slack | None = None,
         router: Router | None = None,
+        audit: AuditProbability | None = None,
     ) -> None:
         """Create it.
 
@@ -108,6 +113,7 @@ class EvaluationService:
             requests: The process's log of requests.
             slack: Told of every evaluation, so that background work stays out of the way.
             router: Says which version answers where experiments run.
+            audit: Chooses answers of deployed versions for people to label.
         """
         self._storage = storage
         self._registry = registry
@@ -115,6 +121,7 @@ class EvaluationService:
         self._slack = slack or Slack(settings.task_lm.max_concurrency)
         self._requests = requests or RequestLog(storage)
         self._router: Router = router or NoRouter()
+        self._audit = audit
         self._capacity = settings.server.max_pending_evaluations
         self._in_progress = 0
         self._recent: OrderedDict[str, EvaluationKey] = OrderedDict()
@@ -207,7 +214,9 @@ class EvaluationService:
         self._slack.enter()
         try:
             answered = await self._ask(command, route, item)
-            record = _record(command, answered, item, model=self._client.model)
+            record = self._audited(
+                command, _record(command, answered, item, model=self._client.model)
+            )
             await commit(self._storage, record, *claim(record.evaluation_id))
         finally:
             self._in_progress -= 1
@@ -247,6 +256,19 @@ class EvaluationService:
             answer = await self._evaluate(command, version, item, spent_s=spent_s)
             route = None
         return _Answered(version, answer, route)
+
+    def _audited(
+        self, command: EvaluateCommand, record: EvaluationRecord
+    ) -> EvaluationRecord:
+        """Choose an answer of the deployed version by chance for people to label."""
+        if self._audit is None or command.version is not None:
+            return record
+        if record.version != self._registry.get_version(record.judge_id).version:
+            return record
+        probability = self._audit(record.judge_id, record.evaluation_id)
+        if probability is None:
+            return record
+        return replace(record, audit_probability=probability)
 
     async def _evaluate(
         self,

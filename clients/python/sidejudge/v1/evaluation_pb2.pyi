@@ -334,6 +334,7 @@ class Evaluation(_message.Message):
     INFLUENCES_FIELD_NUMBER: _builtins.int
     EXPERIMENT_FIELD_NUMBER: _builtins.int
     ARM_FIELD_NUMBER: _builtins.int
+    AUDIT_PROBABILITY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name, `evaluations/{evaluation}`; names sort by time."""
     judge: _builtins.str
@@ -348,6 +349,8 @@ class Evaluation(_message.Message):
     """Output only. The experiment that it is part of, `experiments/{experiment}`; empty if it is part of none."""
     arm: _builtins.str
     """Output only. The arm of the experiment that it counts for."""
+    audit_probability: _builtins.float
+    """Output only. Set if it was chosen by chance for people to label: the probability with which it was."""
     @_builtins.property
     def rubric_input(self) -> Global___RubricInput:
         """Input of a rubric judge."""
@@ -398,15 +401,20 @@ class Evaluation(_message.Message):
         influences: _abc.Iterable[Global___Influence] | None = ...,
         experiment: _builtins.str = ...,
         arm: _builtins.str = ...,
+        audit_probability: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact_input", b"artifact_input", "create_time", b"create_time", "input", b"input", "judgment", b"judgment", "result", b"result", "rubric", b"rubric", "rubric_input", b"rubric_input", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_audit_probability", b"_audit_probability", "artifact_input", b"artifact_input", "audit_probability", b"audit_probability", "create_time", b"create_time", "input", b"input", "judgment", b"judgment", "result", b"result", "rubric", b"rubric", "rubric_input", b"rubric_input", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "artifact_input", b"artifact_input", "create_time", b"create_time", "experiment", b"experiment", "group", b"group", "influences", b"influences", "input", b"input", "judge", b"judge", "judge_version", b"judge_version", "judgment", b"judgment", "labels", b"labels", "name", b"name", "result", b"result", "rubric", b"rubric", "rubric_input", b"rubric_input", "subject", b"subject", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audit_probability", b"_audit_probability", "arm", b"arm", "artifact_input", b"artifact_input", "audit_probability", b"audit_probability", "create_time", b"create_time", "experiment", b"experiment", "group", b"group", "influences", b"influences", "input", b"input", "judge", b"judge", "judge_version", b"judge_version", "judgment", b"judgment", "labels", b"labels", "name", b"name", "result", b"result", "rubric", b"rubric", "rubric_input", b"rubric_input", "subject", b"subject", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__audit_probability: _TypeAlias = _typing.Literal["audit_probability"]  # noqa: Y015
+    _WhichOneofArgType__audit_probability: _TypeAlias = _typing.Literal["_audit_probability", b"_audit_probability"]  # noqa: Y015
     _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["rubric_input", "artifact_input"]  # noqa: Y015
     _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["rubric", "judgment"]  # noqa: Y015
     _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__audit_probability) -> _WhichOneofReturnType__audit_probability | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_input) -> _WhichOneofReturnType_input | None: ...
     @_typing.overload

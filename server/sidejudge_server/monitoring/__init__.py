@@ -1,0 +1,1 @@
+"""Watching whether deployed judges stay as good as they were."""
