@@ -22,6 +22,12 @@ NOW = datetime(2026, 3, 8, 12, tzinfo=UTC)
 SOURCES = ("downstream", "user", "expert")
 
 
+def id_at(moment):
+    """Return an id of a time: as the server makes them, ids and times go together."""
+    digits = f"{int(moment.timestamp() * 1000):012x}"
+    return f"{digits[:8]}-{digits[8:]}{new_id()[13:]}"
+
+
 def rows(rng, count):
     """Return evaluations over a week, and feedback on some, several on a few."""
     evaluations, feedback = [], []
@@ -29,7 +35,7 @@ def rows(rng, count):
         at = START + timedelta(seconds=float(rng.uniform(0, 7.4 * 86400)))
         verdict = str(rng.choice(["pass", "fail", "partial"], p=[0.6, 0.3, 0.1]))
         record = evaluation(
-            evaluation_id=new_id(),
+            evaluation_id=id_at(at),
             judge_id=str(rng.choice(["a", "b"])),
             version=int(rng.integers(1, 3)),
             created_at=at,

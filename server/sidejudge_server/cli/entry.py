@@ -34,6 +34,7 @@ _EXTRA_PACKAGES = {
     "structlog",
     "numpy",
     "scipy",
+    "nanoarrow",
 }
 
 

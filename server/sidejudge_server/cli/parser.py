@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from sidejudge_server import __version__
+from sidejudge_server.cli.analytics_parser import add_analytics
+from sidejudge_server.cli.experiments_parser import add_experiments
+from sidejudge_server.cli.monitor_parser import add_monitor
 from sidejudge_server.cli.options import (
     add_author,
     add_budget,
@@ -44,6 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
     add_training(commands)
     _add_optimize(commands)
     add_policy(commands)
+    add_experiments(commands)
+    add_monitor(commands)
+    add_analytics(commands)
     _add_judges(commands)
     _add_versions(commands)
     _add_models(commands)

@@ -22,7 +22,7 @@ from sidejudge_server.experiments.registry import (
     Conclusion,
     ExperimentRegistry,
 )
-from sidejudge_server.experiments.statistics import Statistics, gather
+from sidejudge_server.experiments.statistics import Statistics, StatisticsSource
 from sidejudge_server.experiments.status import Decision
 from sidejudge_server.experiments.types import Experiment, Mode, State
 from sidejudge_server.judges.registry import JudgeRegistry
@@ -54,7 +54,7 @@ class Analyst:
         judges: JudgeRegistry,
     ) -> None:
         self._storage = storage
-        self._statistics = storage.experiment_statistics
+        self._statistics = StatisticsSource(storage.experiment_statistics)
         self._experiments = experiments
         self._judges = judges
         self._dirty: dict[str, None] = {}
@@ -114,7 +114,7 @@ class Analyst:
 
     async def report(self, experiment: Experiment) -> Report:
         """Return what is known of an experiment that was started."""
-        statistics = await gather(experiment, self._statistics)
+        statistics = await self._statistics.gather(experiment)
         return await asyncio.to_thread(_analyse, experiment, statistics)
 
     async def plan(self, judge_id: str | None, values: Mapping[str, Any]) -> Plan:
@@ -132,7 +132,9 @@ class Analyst:
         if judge_id is not None:
             version = self._judges.get(judge_id).deployed_version
             since = datetime.now(UTC) - timedelta(days=_PLAN_DAYS)
-            rate = await self._statistics.label_rate(judge_id, version, since=since)
+            rate = await self._storage.experiment_statistics.label_rate(
+                judge_id, version, since=since
+            )
             if rate.agreement is not None:
                 given.setdefault("baseline_rate", rate.agreement)
                 if rate.days > 0:

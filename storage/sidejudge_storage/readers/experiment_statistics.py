@@ -133,6 +133,27 @@ class ExperimentStatisticsReader(Reader[ExperimentLabelRecord]):
     def __init__(self, database: Database, executor: Executor) -> None:
         super().__init__(database, executor, EXPERIMENT_LABELS)
 
+    async def size(self, experiment_id: str, *, since: datetime) -> tuple[int, int]:
+        """Return a number that grows with each call or assignment, and one with each label or outcome.
+
+        Args:
+            experiment_id: The experiment.
+            since: Its start: older rows need not be looked at.
+        """
+        start = naive_utc(since)
+        rows = await self._rows(
+            """SELECT
+                (SELECT count(*) FROM evaluations WHERE experiment_id = ? AND created_at >= ?)
+                + (SELECT count(*) FROM shadow_judgments
+                    WHERE experiment_id = ? AND created_at >= ?)
+                + (SELECT count(*) FROM experiment_failures WHERE experiment_id = ?)
+                + (SELECT count(*) FROM experiment_assignments WHERE experiment_id = ?),
+                (SELECT count(*) FROM experiment_labels WHERE experiment_id = ?)
+                + (SELECT count(*) FROM experiment_outcomes WHERE experiment_id = ?)""",
+            [experiment_id, start, experiment_id, start, *[experiment_id] * 4],
+        )
+        return rows[0][0], rows[0][1]
+
     async def calls(self, experiment_id: str, *, since: datetime) -> list[ArmCalls]:
         """Return the calls of all arms that had any.
 

@@ -43,6 +43,12 @@ _BUCKETS = {
 _DIMENSIONS = ("judge_id", "version", "model")
 
 
+_TIME_CHARS, _TIME_BITS = 8, 16
+"""First hexadecimal digits of an id, and the bits of its time in ms that they leave out."""
+_ID_LEAD_MS = 5_000
+"""How far the time of an id may be off that of its evaluation."""
+
+
 @dataclass(frozen=True, slots=True)
 class QualityQuery:
     """What is wanted. ``group_by`` holds any of judge_id, version, model and label."""
@@ -141,16 +147,31 @@ class QualityReader(Reader[EvaluationRecord]):
             """SELECT DISTINCT CAST(created_at AS DATE) AS day FROM evaluations
             WHERE created_at < ? AND CAST(created_at AS DATE) NOT IN (
                 SELECT day FROM quality_progress
-            )
-            UNION
-            SELECT DISTINCT CAST(e.created_at AS DATE) FROM feedback AS f
-            JOIN evaluations AS e USING (evaluation_id)
-            WHERE f.feedback_id > (SELECT feedback_id FROM quality_watermark)
-            AND e.created_at < ?
-            ORDER BY day""",
-            [datetime.combine(before, time()), datetime.combine(before, time())],
+            )""",
+            [datetime.combine(before, time())],
         )
-        return [row[0] for row in found], last
+        summed = await self._rows("SELECT day FROM quality_progress", [])
+        days = {row[0] for row in found}
+        days |= {row[0] for row in summed} & await self._dirty_days()
+        return sorted(days), last
+
+    async def _dirty_days(self) -> set[date]:
+        """Return the days whose evaluations may have got feedback that their sums do not know.
+
+        An evaluation's id begins with its time, so that it need not be looked up.
+        """
+        rows = await self._rows(
+            f"SELECT DISTINCT substr(evaluation_id, 1, {_TIME_CHARS}) FROM feedback"  # noqa: S608 - a number of ours
+            " WHERE feedback_id > (SELECT feedback_id FROM quality_watermark)",
+            [],
+        )
+        days = set()
+        for (digits,) in rows:
+            begin = int(digits, 16) << _TIME_BITS
+            end = begin + (1 << _TIME_BITS)
+            for millis in (begin - _ID_LEAD_MS, end + _ID_LEAD_MS):
+                days.add(datetime.fromtimestamp(millis / 1000, UTC).date())
+        return days
 
     async def day(self, day: date) -> QualityDay:
         """Return the sums of a day, from its rows."""
@@ -172,16 +193,11 @@ class QualityReader(Reader[EvaluationRecord]):
 
     async def _usable_days(self, wanted: QualityQuery) -> set[date]:
         """Return the days of a query that are summed up and know all feedback."""
-        first = _ceiling(wanted.start)
         rows = await self._rows(
-            """SELECT day FROM quality_progress WHERE day >= ? AND day < ?
-            EXCEPT
-            SELECT DISTINCT CAST(e.created_at AS DATE) FROM feedback AS f
-            JOIN evaluations AS e USING (evaluation_id)
-            WHERE f.feedback_id > (SELECT feedback_id FROM quality_watermark)""",
-            [first, wanted.end.astimezone(UTC).date()],
+            "SELECT day FROM quality_progress WHERE day >= ? AND day < ?",
+            [_ceiling(wanted.start), wanted.end.astimezone(UTC).date()],
         )
-        return {row[0] for row in rows}
+        return {row[0] for row in rows} - await self._dirty_days()
 
 
 class _Parts:
