@@ -73,6 +73,9 @@ bench: setup ## Speed and memory against bare operations
 bench-analytics: setup ## Figures over a year and an experiment on 10 million evaluations, beside SQLite; BENCH_ARGS="--rows N"
 	$(BIN)/python -m bench.analytics $(BENCH_ARGS)
 
+bench-experiments: setup ## What experiments add to an evaluation
+	$(BIN)/python -m bench.experiments $(BENCH_ARGS)
+
 bench-judges: setup ## Optimizers on labelled data beside plain DSPy; BENCH_ARGS="--data DIRECTORY"
 	OMP_WAIT_POLICY=passive $(BIN)/python -m bench.judge_optimizers $(BENCH_ARGS)
 
@@ -85,4 +88,4 @@ audit: setup ## Known vulnerabilities in the locked dependencies
 clean: ## Remove what make made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup lock generate check-generated lint format pytest test test-duckdb-1.5 demo bench bench-analytics bench-judges bench-optimizers audit clean
+.PHONY: help setup lock generate check-generated lint format pytest test test-duckdb-1.5 demo bench bench-analytics bench-experiments bench-judges bench-optimizers audit clean

@@ -46,9 +46,12 @@ class QueryRunner:
         self._database = database
         self._executor = ThreadPoolExecutor(_AT_ONCE, "sidejudge-query")
         self._running = 0
+        self._active: set[_Query] = set()
 
     def close(self) -> None:
-        """Wait for what runs and refuse what comes."""
+        """End what runs and refuse what comes."""
+        for query in list(self._active):
+            query.abandon()
         self._executor.shutdown()
 
     async def run(
@@ -78,6 +81,7 @@ class QueryRunner:
                 self._executor, self._database.cursor
             )
             task = _Query(connection, sql, max_rows=max_rows, timeout_s=timeout_s)
+            self._active.add(task)
             await loop.run_in_executor(self._executor, task.begin)
             while True:
                 piece = await loop.run_in_executor(self._executor, task.next_piece)
@@ -90,6 +94,7 @@ class QueryRunner:
         finally:
             self._running -= 1
             if task is not None:
+                self._active.discard(task)
                 task.abandon()
                 with suppress(RuntimeError):  # the storage is closed
                     self._executor.submit(task.close)

@@ -10,7 +10,13 @@ from typing import Final
 
 import structlog
 
-from sidejudge_server.errors import LMError, NotFoundError, StorageUnavailableError
+from sidejudge_server.errors import (
+    LMRateLimitedError,
+    LMUnavailableError,
+    NotFoundError,
+    SidejudgeError,
+    StorageUnavailableError,
+)
 from sidejudge_server.experiments.registry import ExperimentRegistry
 from sidejudge_server.experiments.shadowing import ShadowAnswer, ShadowJudging
 from sidejudge_server.experiments.types import Arm, Experiment, Mode, State
@@ -140,12 +146,20 @@ class Labelling:
                 async with self._slots:
                     rows = await self._rows(experiment, evaluation, feedback)
                     await commit(self._storage, *rows)
-            except (LMError, StorageUnavailableError) as error:
+            except (
+                LMUnavailableError,
+                LMRateLimitedError,
+                StorageUnavailableError,
+            ) as error:
                 _log.info("a label waits", experiment=experiment.name, cause=str(error))
                 await asyncio.sleep(retry_s)
                 retry_s = min(_LAST_RETRY_S, 2 * retry_s)
-            except NotFoundError:
-                return  # the judge was deleted
+            except SidejudgeError as error:
+                # Waiting would not help: the model refuses this item, or the judge is gone.
+                _log.warning(
+                    "a label is left out", experiment=experiment.name, cause=str(error)
+                )
+                return
             else:
                 break
         for listener in self._listeners:

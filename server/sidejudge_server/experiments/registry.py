@@ -274,7 +274,11 @@ class ExperimentRegistry:
                     status=Status(stage_started_at=now),
                 )
                 event = Event(EventKind.STARTED, {"author": author, "reason": reason})
-                return await self._write(started, [event], claim(experiment_id))
+                running = await self._write(started, [event], claim(experiment_id))
+            if running.judge_id is not None:
+                # Another version may have been deployed while this was written.
+                self._judge_changed(running.judge_id)
+            return running
 
         return await self._requests.once(
             request_id,

@@ -18,6 +18,7 @@ from sidejudge_server.errors import (
     ConflictError,
     FailedPreconditionError,
     LMError,
+    LMRequestError,
     NotFoundError,
     StorageUnavailableError,
 )
@@ -299,12 +300,16 @@ class Monitors:
         previous = state.previous_version
         if previous is None:
             raise AssertionError("there is nothing to compare with")
-        answer = await self._second_opinion.ask(
-            monitor.judge_id,
-            previous,
-            evaluation_id=label.evaluation_id,
-            item=input_from_json(label.input_json),
-        )
+        try:
+            answer = await self._second_opinion.ask(
+                monitor.judge_id,
+                previous,
+                evaluation_id=label.evaluation_id,
+                item=input_from_json(label.input_json),
+            )
+        except (LMRequestError, FailedPreconditionError):
+            # It may be the item or the configuration; neither says anything of the version.
+            return await self._write(replace(monitor, state=state))
         gap = _agreement(label, answer.verdict, answer.score) - value
         state = replace(
             state,

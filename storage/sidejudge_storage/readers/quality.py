@@ -145,9 +145,10 @@ class QualityReader(Reader[EvaluationRecord]):
         last = str(rows[0][0])
         found = await self._rows(
             """SELECT DISTINCT CAST(created_at AS DATE) AS day FROM evaluations
-            WHERE created_at < ? AND CAST(created_at AS DATE) NOT IN (
-                SELECT day FROM quality_progress
-            )""",
+            WHERE created_at < ? AND created_at >= (
+                -- Days are summed up in order, so that there is nothing to do before the last one.
+                SELECT coalesce(max(day), DATE '1970-01-01') FROM quality_progress
+            ) AND CAST(created_at AS DATE) NOT IN (SELECT day FROM quality_progress)""",
             [datetime.combine(before, time())],
         )
         summed = await self._rows("SELECT day FROM quality_progress", [])
