@@ -27,12 +27,12 @@ __all__ = [
 _LATEST = """
     SELECT evaluation_id, arm_id, max_by(unit, feedback_id) AS unit,
         max_by(stage, feedback_id) AS stage, max_by(quality, feedback_id) AS quality,
-        max_by(label, feedback_id) AS label, max_by(judged, feedback_id) AS judged,
-        max_by(confidence, feedback_id) AS confidence,
+        max_by(label, feedback_id) AS label, arg_max_null(judged, feedback_id) AS judged,
+        arg_max_null(confidence, feedback_id) AS confidence,
         max_by(answered, feedback_id) AS answered, min(feedback_id) AS arrival
     FROM experiment_labels WHERE experiment_id = ? GROUP BY evaluation_id, arm_id
 """
-"""The labels that count: of each evaluation and arm the newest."""
+"""The labels that count: of each evaluation and arm the newest. (max_by passes over NULLs.)"""
 
 QUALITY_VALUE, FALSE_POSITIVE_VALUE = "quality", "false_positive"
 _LABEL_VALUES = {
