@@ -25,9 +25,10 @@ from sidejudge_server.api.validate import Checker
 from sidejudge_server.api.watch_position import watch_position
 from sidejudge_server.config import Settings
 from sidejudge_server.experiments.analyst import Analyst
+from sidejudge_server.experiments.conclusion import Conclusion
 from sidejudge_server.experiments.enrolment import Enrolment
 from sidejudge_server.experiments.event_log import EventKind, WatchEvent
-from sidejudge_server.experiments.registry import Conclusion, ExperimentRegistry
+from sidejudge_server.experiments.registry import ExperimentRegistry
 from sidejudge_server.experiments.types import Experiment, State
 
 __all__ = ["ExperimentServicer"]

@@ -16,12 +16,9 @@ from sidejudge_server.errors import (
     NotFoundError,
     StorageUnavailableError,
 )
+from sidejudge_server.experiments.conclusion import Conclusion
 from sidejudge_server.experiments.event_log import Event, EventKind
-from sidejudge_server.experiments.registry import (
-    SIDEJUDGE,
-    Conclusion,
-    ExperimentRegistry,
-)
+from sidejudge_server.experiments.registry import SIDEJUDGE, ExperimentRegistry
 from sidejudge_server.experiments.statistics import Statistics, StatisticsSource
 from sidejudge_server.experiments.status import Decision
 from sidejudge_server.experiments.types import Experiment, Mode, State

@@ -10,20 +10,27 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sidejudge_server.errors import (
-    AlreadyExistsError,
-    ConflictError,
     FailedPreconditionError,
-    FieldViolation,
-    InvalidRequestError,
     NotFoundError,
 )
 from sidejudge_server.experiments.codec import (
     experiment_from_record,
     experiment_to_record,
 )
+from sidejudge_server.experiments.conclusion import (
+    Conclusion,
+    settled,
+    version_to_deploy,
+)
 from sidejudge_server.experiments.definition import Draft, define, redefine
 from sidejudge_server.experiments.event_log import Event, EventKind, EventLog
-from sidejudge_server.experiments.splitting import Slice, free_slice
+from sidejudge_server.experiments.preconditions import (
+    name_taken,
+    outdated,
+    require_baseline,
+    require_draft,
+    require_slice,
+)
 from sidejudge_server.experiments.status import Decision, Status
 from sidejudge_server.experiments.types import Experiment, State
 from sidejudge_server.judges.codec import canonical_json
@@ -38,43 +45,13 @@ from sidejudge_storage import (
     Storage,
 )
 
-__all__ = ["SIDEJUDGE", "Conclusion", "ExperimentRegistry"]
+__all__ = ["SIDEJUDGE", "ExperimentRegistry"]
 
 SIDEJUDGE = "sidejudge"
 """Author of what it does by itself."""
 
 FinalAnalysis = Callable[[Experiment], Awaitable[Mapping[str, Any] | None]]
 """Returns the analysis of an experiment as JSON, to be kept with its conclusion."""
-
-
-class Conclusion:
-    """How an experiment is to end."""
-
-    __slots__ = ("author", "decision", "deploy_winner", "reason", "winner")
-
-    def __init__(
-        self,
-        decision: Decision | None,
-        *,
-        winner: str = "",
-        deploy_winner: bool = False,
-        author: str = "",
-        reason: str = "",
-    ) -> None:
-        """Say how it ends.
-
-        Args:
-            decision: None for what was decided already.
-            winner: The arm that won, "" for the one that was decided, if any.
-            deploy_winner: Whether the winner is to serve.
-            author: Who concludes.
-            reason: Why.
-        """
-        self.decision = decision
-        self.winner = winner
-        self.deploy_winner = deploy_winner
-        self.author = author
-        self.reason = reason
 
 
 class ExperimentRegistry:
@@ -192,12 +169,12 @@ class ExperimentRegistry:
             experiment = define(experiment_id, draft, self._judges)
             async with self._locks[experiment_id]:
                 if experiment_id in self._experiments:
-                    raise _name_taken(experiment_id)
+                    raise name_taken(experiment_id)
                 record = experiment_to_record(experiment)
                 try:
                     await commit(self._storage, record, *claim(experiment_id))
                 except DuplicateKeyError:
-                    raise _name_taken(experiment_id) from None
+                    raise name_taken(experiment_id) from None
                 self._logs[experiment_id] = EventLog(self._storage, experiment_id)
                 self._put(experiment)
                 return experiment
@@ -235,7 +212,7 @@ class ExperimentRegistry:
             experiment = self._checked(experiment_id, etag)
             changed = change(experiment)
             if isinstance(changed, Draft):
-                _require_draft(experiment, "changed but for its name and description")
+                require_draft(experiment, "changed but for its name and description")
                 changed = redefine(experiment, changed, self._judges)
             return await self._write(changed)
 
@@ -261,9 +238,9 @@ class ExperimentRegistry:
         async def perform(claim: Claim) -> Experiment:
             async with self._starting, self._locks[experiment_id]:
                 experiment = self._checked(experiment_id, etag)
-                _require_draft(experiment, "started")
-                self._require_baseline(experiment)
-                part = self._free_slice(experiment)
+                require_draft(experiment, "started")
+                require_baseline(experiment, self._judges)
+                part = require_slice(experiment, self._experiments.values())
                 now = datetime.now(UTC)
                 started = replace(
                     experiment,
@@ -374,8 +351,8 @@ class ExperimentRegistry:
                 reason="EXPERIMENT_CONCLUDED",
                 metadata={"experiment": experiment.name},
             )
-        decision, winner = _settled(experiment, conclusion)
-        version = _version_to_deploy(experiment, conclusion, winner)
+        decision, winner = settled(experiment, conclusion)
+        version = version_to_deploy(experiment, conclusion, winner)
         analysis = None
         if self.final_analysis is not None and experiment.state is State.RUNNING:
             analysis = await self.final_analysis(experiment)
@@ -420,7 +397,7 @@ class ExperimentRegistry:
         try:
             await commit(self._storage, *commands, *further)
         except RevisionConflictError:
-            raise _outdated(experiment, "another revision") from None
+            raise outdated(experiment, "another revision") from None
         await self._published(changed, rows)
         return changed
 
@@ -463,52 +440,8 @@ class ExperimentRegistry:
     def _checked(self, experiment_id: str, etag: str) -> Experiment:
         experiment = self.get(experiment_id)
         if etag and etag != experiment.etag:
-            raise _outdated(experiment, etag)
+            raise outdated(experiment, etag)
         return experiment
-
-    def _require_baseline(self, experiment: Experiment) -> None:
-        if experiment.judge_id is None:
-            return
-        deployed = self._judges.get(experiment.judge_id).deployed_version
-        if experiment.baseline.version != deployed:
-            of = f"judges/{experiment.judge_id}/versions/"
-            baseline = f"{of}{experiment.baseline.version}"
-            raise FailedPreconditionError(
-                f"the baseline of {experiment.name} is {baseline}, but {of}{deployed} serves;"
-                " deploy the baseline or put the deployed version first",
-                reason="EXPERIMENT_BASELINE_NOT_DEPLOYED",
-                metadata={
-                    "experiment": experiment.name,
-                    "baseline": baseline,
-                    "deployed": f"{of}{deployed}",
-                },
-            )
-
-    def _free_slice(self, experiment: Experiment) -> Slice:
-        others = [
-            other
-            for other in self._experiments.values()
-            if other.state is State.RUNNING and other.namespace == experiment.namespace
-        ]
-        taken = [Slice(other.slice_low, other.slice_high) for other in others]
-        part = free_slice(taken, experiment.traffic_share)
-        if part is None:
-            free = max(0.0, 1 - sum(t.high - t.low for t in taken))
-            names = ",".join(other.name for other in others)
-            raise FailedPreconditionError(
-                f"{experiment.name} needs {experiment.traffic_share:g} of the subjects of"
-                f" {experiment.namespace!r}, of which {free:.4g} are free, perhaps in several"
-                f" parts; running there: {names}. Conclude one, lower traffic_share or use"
-                " another namespace",
-                reason="NAMESPACE_FULL",
-                metadata={
-                    "namespace": experiment.namespace,
-                    "free": f"{free:.6g}",
-                    "need": f"{experiment.traffic_share:g}",
-                    "experiments": names,
-                },
-            )
-        return part
 
     def _judge_changed(self, judge_id: str) -> None:
         if judge_id in self._running:
@@ -534,81 +467,6 @@ class ExperimentRegistry:
 
     async def _recall(self, experiment_id: str) -> Experiment:
         return self.get(experiment_id)
-
-
-def _settled(experiment: Experiment, conclusion: Conclusion) -> tuple[Decision, str]:
-    """Return decision and winner of a conclusion.
-
-    Raises:
-        InvalidRequestError: Nothing was decided, or there is no such winner.
-    """
-    decision = conclusion.decision or experiment.status.decision
-    violations = []
-    if decision is Decision.RUNNING:
-        violations.append(
-            FieldViolation(
-                "decision",
-                "nothing was decided yet: say what you decide, such as DECISION_FUTILE",
-            )
-        )
-    winner = conclusion.winner
-    if decision is Decision.SHIP and not winner:
-        winner = experiment.status.winner
-    candidates = [arm.arm_id for arm in experiment.candidates]
-    if decision is Decision.SHIP and winner not in candidates:
-        violations.append(
-            FieldViolation("winner", f"must be one of {', '.join(candidates)}")
-        )
-    elif decision is not Decision.SHIP and winner:
-        violations.append(FieldViolation("winner", "only a candidate is shipped"))
-    if conclusion.deploy_winner and not winner:
-        violations.append(FieldViolation("deploy_winner", "there is no winner"))
-    if conclusion.deploy_winner and experiment.judge_id is None:
-        violations.append(
-            FieldViolation("deploy_winner", "the arms are the caller's own")
-        )
-    if violations:
-        raise InvalidRequestError(violations)
-    return decision, winner
-
-
-def _version_to_deploy(
-    experiment: Experiment, conclusion: Conclusion, winner: str
-) -> int | None:
-    if not conclusion.deploy_winner:
-        return None
-    arm = experiment.arm(winner)
-    return arm.version if arm is not None else None
-
-
-def _require_draft(experiment: Experiment, what: str) -> None:
-    if experiment.state is not State.DRAFT:
-        raise FailedPreconditionError(
-            f"{experiment.name} is {experiment.state.value} and can't be {what} any more;"
-            " conclude it and create another one",
-            reason="EXPERIMENT_NOT_DRAFT",
-            metadata={
-                "experiment": experiment.name,
-                "state": experiment.state.value.upper(),
-            },
-        )
-
-
-def _name_taken(experiment_id: str) -> AlreadyExistsError:
-    name = f"experiments/{experiment_id}"
-    return AlreadyExistsError(
-        f"{name} exists; choose another name",
-        reason="EXPERIMENT_ALREADY_EXISTS",
-        metadata={"experiment": name},
-    )
-
-
-def _outdated(experiment: Experiment, got: str) -> ConflictError:
-    return ConflictError(
-        f"{experiment.name} was changed since it was read; read it again",
-        reason="ETAG_MISMATCH",
-        metadata={"expected": experiment.etag, "got": got},
-    )
 
 
 def _age(experiment: Experiment) -> tuple[datetime, str]:

@@ -13,12 +13,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from sidejudge_server.errors import FailedPreconditionError, SidejudgeError
+from sidejudge_server.experiments.conclusion import Conclusion
 from sidejudge_server.experiments.event_log import Event, EventKind
-from sidejudge_server.experiments.registry import (
-    SIDEJUDGE,
-    Conclusion,
-    ExperimentRegistry,
-)
+from sidejudge_server.experiments.registry import SIDEJUDGE, ExperimentRegistry
 from sidejudge_server.experiments.splitting import rollout_share
 from sidejudge_server.experiments.status import Decision
 from sidejudge_server.experiments.types import Experiment, Mode, State
