@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +16,13 @@ STREAMS = 2000
 def most_allowed(alpha: float, streams: int = STREAMS) -> float:
     """Return alpha plus three standard errors of a rate that is alpha."""
     return alpha + 3 * float(np.sqrt(alpha * (1 - alpha) / streams))
+
+
+ALPHA = 0.05
+BAR = -math.log(ALPHA)
+LIMIT = most_allowed(ALPHA)
+MIN_NAIVE = 30
+"""Samples before the textbook's tests are looked at: nobody believes them earlier."""
 
 
 def publish(record_property: Callable[[str, object], None], **figures: float) -> None:

@@ -9,10 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sidejudge_server.errors import (
-    FailedPreconditionError,
-    NotFoundError,
-)
+from sidejudge_server.errors import FailedPreconditionError, NotFoundError
 from sidejudge_server.experiments.codec import (
     experiment_from_record,
     experiment_to_record,
