@@ -205,3 +205,37 @@ def test_nothing_recorded_is_no_rows(storage):
         assert await DaySums(storage).sum_up(now=NOW) == 0
 
     asyncio.run(run())
+
+
+def test_queries_beside_writes_rest_as_long_as_they_ran(storage, monkeypatch):
+    rests = []
+    real_sleep = asyncio.sleep
+
+    async def rest(seconds):
+        rests.append(seconds)
+        await real_sleep(0)
+
+    monkeypatch.setattr("sidejudge_storage.readers.quality.asyncio.sleep", rest)
+    query = storage._database.query
+
+    async def run():
+        loop = asyncio.get_running_loop()
+        wanted = QualityQuery(START, NOW)
+        await storage.write(evaluation(created_at=START))
+        alone = await storage.quality.query(wanted)
+        assert rests == []
+
+        def beside_a_write(sql, params):
+            rows = query(sql, params)
+            written = storage.write(evaluation(evaluation_id=new_id()))
+            asyncio.run_coroutine_threadsafe(written, loop).result()
+            return rows
+
+        monkeypatch.setattr(storage._database, "query", beside_a_write)
+        beside = await storage.quality.query(wanted)
+        assert {k.judge_id for k in beside} == {k.judge_id for k in alone}
+        # Progress, feedback since, and the three of figures.
+        assert len(rests) == 5
+        assert all(0 < seconds <= 0.25 for seconds in rests)
+
+    asyncio.run(run())
