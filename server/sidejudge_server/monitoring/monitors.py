@@ -17,10 +17,7 @@ import structlog
 from sidejudge_server.errors import (
     ConflictError,
     FailedPreconditionError,
-    LMError,
     LMRequestError,
-    NotFoundError,
-    StorageUnavailableError,
 )
 from sidejudge_server.experiments.assignment import hash_to_unit
 from sidejudge_server.judges.agreement import agreement
@@ -28,6 +25,7 @@ from sidejudge_server.judges.codec import canonical_json, input_from_json
 from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.judges.requests import commit
 from sidejudge_server.judges.versions import served_before
+from sidejudge_server.monitoring.rounds import Rounds
 from sidejudge_server.monitoring.second_opinion import SecondOpinion
 from sidejudge_server.monitoring.state import (
     LEARNING_LABELS,
@@ -58,7 +56,6 @@ _MOST_PAIRS = 200
 """Items after which a previous version that is not shown to be better is taken to be no better."""
 _FEW_PAIRS = 50
 """The same for one that does not even lead."""
-_RETRY_S = 2.0
 _LOWEST_P0 = 0.02
 
 
@@ -96,31 +93,24 @@ class Monitors:
         self._sequences: dict[str, int] = {}
         # One change of a monitor at a time: each starts from what the one before has made of it.
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._dirty: dict[str, None] = {}
-        self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds(self._follow)
 
     async def start(self) -> None:
         """Read the monitors, count what was not counted before the restart, and begin."""
         self._sequences = await self._storage.monitors.last_sequences()
         for record in await self._storage.monitors.all():
             self._monitors[record.judge_id] = _from_record(record)
-            self._look_at(record.judge_id)
-        self._judges.on_deployed(self._look_at)
-        self._task = asyncio.create_task(self._work())
+            self._rounds.look_at(record.judge_id)
+        self._judges.on_deployed(self._rounds.look_at)
+        self._rounds.start()
 
     async def close(self) -> None:
         """Stop; what is not counted is counted after the next start."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+        await self._rounds.close()
 
     async def drain(self) -> None:
         """Wait until everything that was heard of is counted and acted upon."""
-        await self._idle.wait()
+        await self._rounds.drain()
 
     def audit_probability(self, judge_id: str, evaluation_id: str) -> float | None:
         """Return the probability with which an evaluation is an audit item, None if it is none.
@@ -134,7 +124,7 @@ class Monitors:
     def hear(self, records: Sequence[FeedbackRecord]) -> None:
         """Hear of feedback that is on disk."""
         for judge_id in {record.judge_id for record in records}:
-            self._look_at(judge_id)
+            self._rounds.look_at(judge_id)
 
     async def get(self, judge_id: str) -> Monitor:
         """Return a judge's monitor; NotFoundError if there is no such judge."""
@@ -190,30 +180,6 @@ class Monitors:
             event = EventKind.STARTED, f"restarted at version {fresh.version}"
             return await self._write(replace(monitor, state=fresh), [event])
 
-    def _look_at(self, judge_id: str) -> None:
-        self._dirty[judge_id] = None
-        self._idle.clear()
-        self._wake.set()
-
-    async def _work(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._dirty:
-                judge_id = next(iter(self._dirty))
-                del self._dirty[judge_id]
-                try:
-                    await self._follow(judge_id)
-                except NotFoundError:
-                    pass  # the judge was deleted
-                except (LMError, StorageUnavailableError, ConflictError) as error:
-                    _log.info("a monitor waits", judge=judge_id, cause=str(error))
-                    loop = asyncio.get_running_loop()
-                    loop.call_later(_RETRY_S, self._look_at, judge_id)
-                except Exception:  # noqa: BLE001 - one judge must not end the watch over others
-                    _log.exception("a monitor failed", judge=judge_id)
-            self._idle.set()
-
     async def _follow(self, judge_id: str) -> None:
         """Count the new labels of a judge's audit items, one by one."""
         async with self._locks[judge_id]:
@@ -232,7 +198,7 @@ class Monitors:
                 for label in labels:
                     monitor = await self._count(monitor, label)
                     if self._judges.get(judge_id).deployed_version != deployed:
-                        self._look_at(judge_id)
+                        self._rounds.look_at(judge_id)
                         return
                 if len(labels) < _PAGE:
                     return
