@@ -79,6 +79,9 @@ _SQL_TYPES: dict[type, str] = {
 _REQUEST_COLUMNS = ("request_id", "request_method", "request_fingerprint")
 """Of tables whose rows carry the request that they answer."""
 
+_CARRIED_TYPES = {"commit_seq": "BIGINT"} | dict.fromkeys(_REQUEST_COLUMNS, "VARCHAR")
+"""The same, and the number of the commit."""
+
 R = TypeVar("R")
 
 
@@ -143,8 +146,8 @@ class Table(Generic[R]):
             record_type: The dataclass of its rows.
             key: The columns that name one row.
             computed: SQL to read instead of a column.
-            carries_commit: Whether a row that is committed alone holds the commit's number and
-                the request that it answers.
+            carries_commit: Whether rows that are committed without others hold the commit's number
+                and the requests that they answer.
             view: Read instead of the table.
         """
         hints = typing.get_type_hints(record_type)
@@ -161,12 +164,12 @@ class Table(Generic[R]):
         )
         names = [c.name for c in self.columns]
         self.select = ", ".join((computed or {}).get(n, f"{name}.{n}") for n in names)
-        asked = _REQUEST_COLUMNS if carries_commit else ()
+        carried = _CARRIED_TYPES if carries_commit else {}
         types_by_name = {c.name: c.sql_type for c in self.columns}
-        shape = json.dumps([types_by_name | dict.fromkeys(asked, "VARCHAR")])
+        shape = json.dumps([types_by_name | carried])
         rows = f"(SELECT unnest(from_json(?, '{shape}')) AS r)"
         # Statements are made of the names above and bind every value.
-        many = [*names, *asked]
+        many = [*names, *carried]
         self.insert_sql = (
             f"INSERT INTO {name} ({', '.join(many)})"  # noqa: S608 - see above
             f" SELECT {', '.join(f'r.{n}' for n in many)} FROM {rows}"
@@ -175,7 +178,7 @@ class Table(Generic[R]):
             f"INSERT INTO {name} ({', '.join(names)})"  # noqa: S608 - see above
             f" VALUES ({', '.join('?' * len(names))})"
         )
-        alone = [*names, "commit_seq", *_REQUEST_COLUMNS]
+        alone = [*names, *_CARRIED_TYPES]
         self.insert_alone_sql = (
             f"INSERT INTO {name} ({', '.join(alone)})"  # noqa: S608 - see above
             f" VALUES ({', '.join('?' * len(alone))})"
@@ -208,6 +211,10 @@ class Table(Generic[R]):
         asked = _ENCODER.encode(dict(zip(_REQUEST_COLUMNS, values, strict=True)))
         asked.encode()  # as in `encode`
         return f"{row[:-1]},{asked[1:]}"
+
+    def with_commit(self, row: str, commit: int) -> str:
+        """Return a row of a table that carries commits with the commit's number."""
+        return f'{row[:-1]},"commit_seq":{commit}}}'
 
     def values(self, record: Record) -> list[object]:
         """Return a record as the parameters of ``insert_one_sql``."""

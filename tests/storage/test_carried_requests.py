@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sidejudge_storage import Storage
+from sidejudge_storage.transaction import commit_units, prepare
 from tests.storage import samples
 
 
@@ -64,3 +65,31 @@ def test_a_request_about_several_rows_has_a_row_of_its_own(tmp_path: Path) -> No
         return own
 
     assert asyncio.run(write()) == [("r",)]
+
+
+def test_rows_of_one_table_are_committed_without_a_row_in_the_log(
+    tmp_path: Path,
+) -> None:
+    """The commit's number is in the first of them, and a restart goes on from it."""
+    path = tmp_path / "test.duckdb"
+    storage = Storage.open(path)
+    database = storage._database
+    logged = database.query("SELECT count(*) FROM commit_log")
+    before = database.last_commit
+    units = [prepare([samples.feedback(feedback_id=f"f{i}")]) for i in range(9)]
+    assert commit_units(database, units) == [None] * 9
+    assert database.query("SELECT count(*) FROM commit_log") == logged
+    found = database.query("SELECT feedback_id, commit_seq FROM feedback ORDER BY 1")
+    assert found == [("f0", before + 1), *((f"f{i}", None) for i in range(1, 9))]
+    # Two tables need a transaction, and its number a place of its own.
+    mixed = [prepare([samples.feedback()]), prepare([samples.evaluation()])]
+    assert commit_units(database, mixed) == [None, None]
+    assert database.query("SELECT max(seq) FROM commit_log") == [(before + 2,)]
+    more = [prepare([samples.evaluation()]) for _ in range(2)]
+    assert commit_units(database, more) == [None, None]
+    storage.close_blocking()
+
+    storage = Storage.open(path)
+    assert storage.repair is None
+    assert storage._database.last_commit == before + 3
+    storage.close_blocking()

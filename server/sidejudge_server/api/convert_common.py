@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -41,6 +41,8 @@ MAX_CRITERION_CHARS: Final = 2_000
 MAX_FIELDS: Final = 8
 MAX_FIELD_NAME_CHARS: Final = 64
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
 VERDICTS: Final[Mapping[int, Verdict]] = {
     judge_pb2.VERDICT_PASS: Verdict.PASS,
     judge_pb2.VERDICT_FAIL: Verdict.FAIL,
@@ -59,9 +61,10 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
     """Return a protobuf time; None for None."""
     if moment is None:
         return None
-    message = Timestamp()
-    message.FromDatetime(moment)
-    return message
+    # As `FromDatetime`, which takes a fortieth of a short call.
+    since = moment - _EPOCH
+    seconds = since.days * 86_400 + since.seconds
+    return Timestamp(seconds=seconds, nanos=since.microseconds * 1000)
 
 
 def verdict_value(verdict: str | None) -> judge_pb2.Verdict.ValueType:

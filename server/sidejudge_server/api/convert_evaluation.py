@@ -187,8 +187,7 @@ def _rubric_result(record: EvaluationRecord) -> evaluation_pb2.RubricResult:
 
 
 def _usage(record: EvaluationRecord) -> evaluation_pb2.Usage:
-    latency = Duration()
-    latency.FromMicroseconds(round(record.lm_latency_ms * 1000))
+    seconds, micros = divmod(round(record.lm_latency_ms * 1000), 1_000_000)
     return evaluation_pb2.Usage(
         model=record.model,
         input_tokens=record.input_tokens,
@@ -196,5 +195,5 @@ def _usage(record: EvaluationRecord) -> evaluation_pb2.Usage:
         output_tokens=record.output_tokens,
         lm_calls=record.lm_calls,
         cost_usd=record.cost_usd,
-        lm_latency=latency,
+        lm_latency=Duration(seconds=seconds, nanos=micros * 1000),
     )

@@ -51,6 +51,8 @@ _REST_FACTOR = 9.0
 """While feedback keeps coming, a chunk of examples is followed by a rest this many times as long, so
 that a backlog takes a tenth of the time at most: without, it left corrections a quarter of their rate.
 """
+_QUIET_REST_FACTOR = 2.0
+"""The same when no feedback comes: evaluations may, and took 9.6 ms instead of 8.6 beside a backlog."""
 
 
 class TrainingCollector:
@@ -155,8 +157,13 @@ class TrainingCollector:
                     self._fail_waiters(cause)
                     await self._pause()
                 await asyncio.sleep(0)
-                if announced != self._announced and not self._waiters:
-                    await self._linger(_REST_FACTOR * (loop.time() - began))
+                took = loop.time() - began
+                if self._waiters or self._idle:
+                    continue
+                if announced != self._announced:
+                    await self._linger(_REST_FACTOR * took)
+                else:
+                    await self._rest(_QUIET_REST_FACTOR * took)
 
     async def _linger(self, longest_s: float) -> None:
         """Return at a quiet moment, after ``longest_s``, or when somebody waits."""
@@ -165,12 +172,17 @@ class TrainingCollector:
         announced = -1
         while announced != self._announced and loop.time() < latest:
             announced = self._announced
-            try:
-                await asyncio.wait_for(self._urgent.wait(), _QUIET_S)
-            except TimeoutError:
-                continue
-            self._urgent.clear()
-            return
+            if await self._rest(_QUIET_S):
+                return
+
+    async def _rest(self, seconds: float) -> bool:
+        """Wait; return at once, and whether that is why, when somebody waits for the examples."""
+        try:
+            await asyncio.wait_for(self._urgent.wait(), seconds)
+        except TimeoutError:
+            return False
+        self._urgent.clear()
+        return True
 
     @property
     def _idle(self) -> bool:
