@@ -19,6 +19,7 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m compileall -q server storage clients/python # else the first start compiles, and keeps 3 MiB of it
 	touch $@
 
 lock: setup ## Rewrite requirements/ from pyproject.toml
@@ -76,6 +77,9 @@ bench-analytics: setup ## Figures over a year and an experiment on 10 million ev
 bench-experiments: setup ## What experiments add to an evaluation
 	$(BIN)/python -m bench.experiments $(BENCH_ARGS)
 
+bench-trust: setup ## What calibration and selection add to an evaluation
+	$(BIN)/python -m bench.trust $(BENCH_ARGS)
+
 bench-judges: setup ## Optimizers on labelled data beside plain DSPy; BENCH_ARGS="--data DIRECTORY"
 	OMP_WAIT_POLICY=passive $(BIN)/python -m bench.judge_optimizers $(BENCH_ARGS)
 
@@ -88,4 +92,4 @@ audit: setup ## Known vulnerabilities in the locked dependencies
 clean: ## Remove what make made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup lock generate check-generated lint format pytest test test-duckdb-1.5 demo bench bench-analytics bench-experiments bench-judges bench-optimizers audit clean
+.PHONY: help setup lock generate check-generated lint format pytest test test-duckdb-1.5 demo bench bench-analytics bench-experiments bench-trust bench-judges bench-optimizers audit clean

@@ -7,10 +7,7 @@ without a running split, AssignVariant and RecordOutcome. Nothing is asserted.
 from __future__ import annotations
 
 import argparse
-import os
-import statistics
 import tempfile
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +16,7 @@ import grpc
 
 import sidejudge
 from bench.processes import free_port, sidecar, stand_in
+from bench.turns import print_medians
 from sidejudge.v1 import (
     evaluation_pb2,
     evaluation_service_pb2,
@@ -119,7 +117,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=1500)
     arguments = parser.parse_args()
-    times: dict[str, list[float]] = {}
     with (
         tempfile.TemporaryDirectory() as directory,
         stand_in() as lm,
@@ -127,18 +124,9 @@ def main() -> None:
         sidejudge.Client(grpc.insecure_channel(running.address)) as client,
     ):
         prepare(client)
-        timed = operations(client)
-        for number in range(arguments.calls):
-            for name, run in timed.items():
-                began = time.perf_counter()
-                run(number)
-                times.setdefault(name, []).append(1000 * (time.perf_counter() - began))
-    medians = {name: statistics.median(values[50:]) for name, values in times.items()}
-    print(f"medians of {arguments.calls} calls in turns; load {os.getloadavg()[0]:.2f}")
-    for name, median in medians.items():
-        print(f"{name:<30} {median:7.3f} ms")
+        medians = print_medians(operations(client), calls=arguments.calls)
     plain, split = list(medians.values())[:2]
-    print(f"{'a split adds to Evaluate':<30} {split - plain:+7.3f} ms  (<= 0.3 ms)")
+    print(f"{'a split adds to Evaluate':<40} {split - plain:+7.3f} ms  (<= 0.3 ms)")
 
 
 if __name__ == "__main__":

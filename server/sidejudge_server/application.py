@@ -42,6 +42,7 @@ from sidejudge_server.optimization.watchdog import WorkerLimits
 from sidejudge_server.training.collector import TrainingCollector
 from sidejudge_server.training.service import FeedbackService
 from sidejudge_server.training.synthesis import Synthesizer
+from sidejudge_server.trust.reliabilities import Reliabilities
 from sidejudge_storage import Storage, StorageError, StorageOptions
 
 __all__ = ["Application", "serve"]
@@ -77,6 +78,8 @@ class Application:
         self._scheduler: PolicyScheduler | None = None
         self.monitors: Monitors | None = None
         """What watches the judges, once it has started."""
+        self.reliabilities: Reliabilities | None = None
+        """What is known of the judges' confidence, once it has started."""
         self.experimenting: Experimenting | None = None
         """The experiments, once it has started."""
         self._warm_up: asyncio.Task[None] | None = None
@@ -147,6 +150,7 @@ class Application:
         )
         opinion = SecondOpinion(storage, registry, client, slack=slack)
         monitors = Monitors(storage, registry, opinion)
+        reliabilities = Reliabilities(storage, registry, model=client.model)
         evaluations = EvaluationService(
             storage,
             registry,
@@ -156,6 +160,7 @@ class Application:
             slack=slack,
             router=experimenting.router,
             audit=monitors.audit_probability,
+            assess=reliabilities.assess,
         )
         shadows = ShadowCandidates(storage)
         shadow_judge = ShadowJudge(storage, registry, shadows, client, slack=slack)
@@ -172,6 +177,7 @@ class Application:
         )
         feedback.on_recorded(experimenting.hear)
         feedback.on_recorded(monitors.hear)
+        feedback.on_recorded(reliabilities.hear)
         resolve_lm = _resolver(settings, client)
         synthesizer = Synthesizer(
             storage,
@@ -209,6 +215,9 @@ class Application:
         shadow_judge.start()
         self._cleanup.push_async_callback(shadow_judge.close)
         await self._start_watching(storage, experimenting, monitors)
+        await reliabilities.start()
+        self.reliabilities = reliabilities
+        self._cleanup.push_async_callback(reliabilities.close)
         # First of all: it may still start a run, and needs the model and the database.
         self._cleanup.push_async_callback(requests.drain, timeout_s=_LAST_WRITES_S)
         repair = storage.repair.message if storage.repair is not None else ""
@@ -222,6 +231,7 @@ class Application:
             shadows,
             experimenting,
             monitors,
+            reliabilities,
             storage,
             storage.database_id,
             repair,

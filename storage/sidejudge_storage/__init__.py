@@ -76,6 +76,10 @@ from sidejudge_storage.readers.quality import (
     QualityReader,
     QualitySums,
 )
+from sidejudge_storage.readers.reliability import (
+    LabelledConfidence,
+    ReliabilityReader,
+)
 from sidejudge_storage.readers.requests import RequestReader
 from sidejudge_storage.readers.shadow_candidates import ShadowCandidateReader
 from sidejudge_storage.records import (
@@ -97,6 +101,7 @@ from sidejudge_storage.records import (
     OptimizationEventRecord,
     OptimizationPolicyRecord,
     OptimizationRecord,
+    ReliabilityRecord,
     RequestRecord,
     ShadowCandidateRecord,
     ShadowJudgmentRecord,
@@ -145,6 +150,7 @@ __all__ = [
     "JudgeVersionRecord",
     "JudgedSums",
     "LabelRate",
+    "LabelledConfidence",
     "MetricStatistics",
     "MonitorEventRecord",
     "MonitorReader",
@@ -168,6 +174,8 @@ __all__ = [
     "QueryRefusedError",
     "QueryRunner",
     "RejectExample",
+    "ReliabilityReader",
+    "ReliabilityRecord",
     "RepairReport",
     "ReplaceExperiment",
     "ReplaceJudge",

@@ -24,6 +24,7 @@ from sidejudge_storage.records import (
     OptimizationEventRecord,
     OptimizationPolicyRecord,
     OptimizationRecord,
+    ReliabilityRecord,
     RequestRecord,
     ShadowCandidateRecord,
     ShadowJudgmentRecord,
@@ -122,6 +123,7 @@ Record = (
     | ShadowJudgmentRecord
     | MonitorRecord
     | MonitorEventRecord
+    | ReliabilityRecord
     | RequestRecord
 )
 """A new row."""

@@ -77,9 +77,10 @@ def labels_sql(feedback: str) -> str:
     Of one evaluation the latest correction of the weightiest source.
     """
     return f"""
-        SELECT evaluation_id, max_by(verdict, place) AS verdict, max_by(score, place) AS score
+        SELECT evaluation_id, max_by(verdict, place) AS verdict, max_by(score, place) AS score,
+            max_by(source, place) AS source
         FROM (
-            SELECT f.evaluation_id, f.verdict, f.score,
+            SELECT f.evaluation_id, f.verdict, f.score, f.source,
                 CASE f.source WHEN 'expert' THEN '2' WHEN 'user' THEN '1' ELSE '0' END
                     || f.feedback_id AS place
             FROM feedback AS f WHERE {feedback}
@@ -145,5 +146,5 @@ USER_VIEWS: dict[str, str] = {
 }
 """What people may query, by name: the names and columns stay, whatever becomes of the tables."""
 
-USER_VIEW_NAMES = frozenset({*USER_VIEWS, "audit_items", "monitor_events"})
+USER_VIEW_NAMES = frozenset({*USER_VIEWS, "audit_items", "monitor_events", "trust"})
 """All views: those above and those that later migrations have added."""

@@ -29,6 +29,7 @@ __all__ = [
     "OptimizationEventRecord",
     "OptimizationPolicyRecord",
     "OptimizationRecord",
+    "ReliabilityRecord",
     "RequestRecord",
     "ShadowCandidateRecord",
     "ShadowJudgmentRecord",
@@ -91,6 +92,8 @@ class EvaluationRecord:
     ``influences_json`` is None unless a version with a memory answered. ``arm_id`` is the arm of the
     experiment that it counts for and ``stage`` the stage of its rollout, both None outside of one.
     ``audit_probability`` is set on those that were chosen by chance for people to label.
+    ``trust_json`` says what was known of the confidence then, and whether to trust the answer; it belongs
+    to `trust.codec` of the server.
     """
 
     evaluation_id: str
@@ -124,6 +127,7 @@ class EvaluationRecord:
     arm_id: str | None = None
     stage: int | None = None
     audit_probability: float | None = None
+    trust_json: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,6 +448,22 @@ class MonitorEventRecord:
     kind: str
     version: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityRecord:
+    """What audit labels say of a version's confidence with one model; the newest one counts.
+
+    ``labels`` is how many there were, ``fit_json`` belongs to `trust.codec` of the server.
+    """
+
+    reliability_id: str
+    judge_id: str
+    version: int
+    model: str
+    created_at: datetime
+    labels: int
+    fit_json: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from sidejudge_storage.records import (
     OptimizationEventRecord,
     OptimizationPolicyRecord,
     OptimizationRecord,
+    ReliabilityRecord,
     RequestRecord,
     ShadowCandidateRecord,
     ShadowJudgmentRecord,
@@ -59,6 +60,7 @@ __all__ = [
     "OPTIMIZATIONS",
     "OPTIMIZATION_EVENTS",
     "OPTIMIZATION_POLICIES",
+    "RELIABILITY",
     "REQUESTS",
     "SHADOW_CANDIDATES",
     "SHADOW_JUDGMENTS",
@@ -293,6 +295,7 @@ SHADOW_JUDGMENTS = Table(
     ShadowJudgmentRecord,
     key=("evaluation_id", "experiment_id", "arm_id"),
 )
+RELIABILITY = Table("reliability", ReliabilityRecord, key=("reliability_id",))
 REQUESTS = Table(
     "requests", RequestRecord, key=("request_id",), view="answered_requests"
 )
@@ -318,6 +321,7 @@ _BY_TYPE: dict[type, Table[Any]] = {
     ShadowJudgmentRecord: SHADOW_JUDGMENTS,
     MonitorRecord: MONITORS,
     MonitorEventRecord: MONITOR_EVENTS,
+    ReliabilityRecord: RELIABILITY,
     RequestRecord: REQUESTS,
 }
 

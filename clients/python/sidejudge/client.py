@@ -18,6 +18,7 @@ from sidejudge.v1.judge_service_pb2_grpc import JudgeServiceStub
 from sidejudge.v1.monitoring_service_pb2_grpc import MonitoringServiceStub
 from sidejudge.v1.optimization_service_pb2_grpc import OptimizationServiceStub
 from sidejudge.v1.server_service_pb2_grpc import ServerServiceStub
+from sidejudge.v1.trust_service_pb2_grpc import TrustServiceStub
 
 if TYPE_CHECKING:
     from sidejudge.v1.analytics_service_pb2_grpc import AnalyticsServiceAsyncStub
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sidejudge.v1.monitoring_service_pb2_grpc import MonitoringServiceAsyncStub
     from sidejudge.v1.optimization_service_pb2_grpc import OptimizationServiceAsyncStub
     from sidejudge.v1.server_service_pb2_grpc import ServerServiceAsyncStub
+    from sidejudge.v1.trust_service_pb2_grpc import TrustServiceAsyncStub
 
 __all__ = ["AsyncClient", "Client", "connect", "connect_async"]
 
@@ -85,6 +87,7 @@ class Client:
         self.experiments: ExperimentServiceStub = ExperimentServiceStub(filled)
         self.monitoring: MonitoringServiceStub = MonitoringServiceStub(filled)
         self.analytics: AnalyticsServiceStub = AnalyticsServiceStub(filled)
+        self.trust: TrustServiceStub = TrustServiceStub(filled)
         self.server: ServerServiceStub = ServerServiceStub(filled)
 
     def close(self) -> None:
@@ -122,6 +125,7 @@ class AsyncClient:
         self.analytics = cast(
             "AnalyticsServiceAsyncStub", AnalyticsServiceStub(channel)
         )
+        self.trust = cast("TrustServiceAsyncStub", TrustServiceStub(channel))
         self.server = cast("ServerServiceAsyncStub", ServerServiceStub(channel))
 
     async def close(self) -> None:

@@ -18,6 +18,7 @@ from sidejudge_server.api.convert_common import (
     verdict_value,
 )
 from sidejudge_server.api.convert_memory import influence_messages
+from sidejudge_server.api.convert_trust import add_trust, selection_target
 from sidejudge_server.api.names import (
     evaluation_name,
     experiment_name,
@@ -74,6 +75,9 @@ def evaluate_command(
         checker.add("subject", "is required with an experiment")
     if request.experiment and request.judge_version:
         checker.add("judge_version", "must not be set with an experiment")
+    target = None
+    if request.HasField("selection"):
+        target = selection_target(checker, "selection", request.selection)
     request_id = checker.last_request_id(request.request_id)
     return EvaluateCommand(
         judge_id=checker.passed(judge_id),
@@ -87,6 +91,7 @@ def evaluate_command(
         timeout_s=timeout_s,
         experiment_id=experiment_id or "",
         arm_id=request.arm,
+        target=target,
     )
 
 
@@ -154,6 +159,7 @@ def evaluation_message(record: EvaluationRecord) -> evaluation_pb2.Evaluation:
         message.rubric.CopyFrom(_rubric_result(record))
     else:
         message.judgment.CopyFrom(_judgment(record))
+    add_trust(message, record)
     return message
 
 

@@ -18,6 +18,7 @@ from sidejudge.v1 import (
     monitoring_service_pb2,
     optimization_service_pb2,
     server_service_pb2,
+    trust_service_pb2,
 )
 from sidejudge.v1.analytics_service_pb2_grpc import (
     add_AnalyticsServiceServicer_to_server,
@@ -37,6 +38,7 @@ from sidejudge.v1.optimization_service_pb2_grpc import (
     add_OptimizationServiceServicer_to_server,
 )
 from sidejudge.v1.server_service_pb2_grpc import add_ServerServiceServicer_to_server
+from sidejudge.v1.trust_service_pb2_grpc import add_TrustServiceServicer_to_server
 from sidejudge_server.api.address import listen_address, private_socket
 from sidejudge_server.api.analytics import AnalyticsServicer
 from sidejudge_server.api.evaluation import EvaluationServicer
@@ -48,6 +50,7 @@ from sidejudge_server.api.monitoring import MonitoringServicer
 from sidejudge_server.api.optimization import OptimizationServicer
 from sidejudge_server.api.server_info import ServerServicer
 from sidejudge_server.api.tokens import TokenCodec
+from sidejudge_server.api.trust import TrustServicer
 from sidejudge_server.config import ConfigError, Settings
 from sidejudge_server.experiments.experimenting import Experimenting
 from sidejudge_server.judges.registry import JudgeRegistry
@@ -58,6 +61,7 @@ from sidejudge_server.optimization.queue import OptimizationService
 from sidejudge_server.optimization.shadow import ShadowCandidates
 from sidejudge_server.training.service import FeedbackService
 from sidejudge_server.training.synthesis import Synthesizer
+from sidejudge_server.trust.reliabilities import Reliabilities
 from sidejudge_storage import Storage
 
 __all__ = ["DomainServices", "GrpcServer"]
@@ -71,6 +75,7 @@ SERVICES: Final = tuple(
         (optimization_service_pb2, "OptimizationService"),
         (experiment_service_pb2, "ExperimentService"),
         (monitoring_service_pb2, "MonitoringService"),
+        (trust_service_pb2, "TrustService"),
         (analytics_service_pb2, "AnalyticsService"),
         (server_service_pb2, "ServerService"),
     )
@@ -91,6 +96,7 @@ class DomainServices:
     shadows: ShadowCandidates
     experimenting: Experimenting
     monitors: Monitors
+    reliabilities: Reliabilities
     storage: Storage
     database_id: str
     storage_repair: str
@@ -214,6 +220,9 @@ def _add_services(
             services.monitors, services.registry, services.storage, tokens, settings
         ),
         server,
+    )
+    add_TrustServiceServicer_to_server(
+        TrustServicer(services.reliabilities, services.registry, settings), server
     )
     add_AnalyticsServiceServicer_to_server(
         AnalyticsServicer(services.storage, settings), server

@@ -23,6 +23,7 @@ from sidejudge_server.cli.printing import (
     print_table,
     say,
 )
+from sidejudge_server.cli.trust import selection_words
 from sidejudge_server.judges.types import JudgeInput, Verdict
 
 __all__ = [
@@ -43,6 +44,9 @@ def run(args: argparse.Namespace) -> int:
     request.subject = args.subject
     request.group = args.group
     request.labels.update(dict(args.label))
+    if args.target_agreement is not None:
+        request.selection.target_agreement = args.target_agreement
+        request.selection.assurance = args.assurance
     if args.version:
         request.judge_version = version_name(args.judge, args.version)
     with connect(args) as session:
@@ -140,6 +144,7 @@ def _print_evaluation(evaluation: evaluation_pb2.Evaluation) -> None:
             ("reasoning", rubric.reasoning if scored else judgment.reasoning),
             *(("suggestion", s) for s in rubric.suggestions),
             *(("because of", influence_words(i)) for i in evaluation.influences),
+            *selection_words(evaluation),
             ("judge", short(evaluation.judge_version)),
             ("evaluation", short(evaluation.name)),
             (

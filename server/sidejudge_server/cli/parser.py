@@ -22,6 +22,7 @@ from sidejudge_server.cli.options import (
 )
 from sidejudge_server.cli.policy_parser import add_policy
 from sidejudge_server.cli.training_parser import add_training
+from sidejudge_server.cli.trust_parser import add_target, add_trust
 
 __all__ = ["build_parser"]
 
@@ -49,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_policy(commands)
     add_experiments(commands)
     add_monitor(commands)
+    add_trust(commands)
     add_analytics(commands)
     _add_judges(commands)
     _add_versions(commands)
@@ -177,6 +179,7 @@ def _add_evaluate(commands: Any) -> None:  # noqa: ANN401 - as above
     evaluate.add_argument(
         "--no-reasoning", action="store_true", help="verdict only: faster and cheaper"
     )
+    add_target(evaluate, default=None)
     evaluate.add_argument("--subject", default="", help="key for who or what is judged")
     evaluate.add_argument("--group", default="", help="keeps related items together")
     evaluate.add_argument(

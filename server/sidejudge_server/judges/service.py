@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -32,6 +32,7 @@ from sidejudge_server.judges.types import (
 )
 from sidejudge_server.judges.versions import Judge, JudgeVersion
 from sidejudge_server.lm.types import ChatClient
+from sidejudge_server.trust.types import Target
 from sidejudge_storage import (
     EvaluationFilter,
     EvaluationKey,
@@ -62,6 +63,7 @@ class EvaluateCommand:
         timeout_s: Seconds that are left; None leaves it to the LM client.
         experiment_id: The experiment whose arm made what is judged, or "".
         arm_id: That arm, or "" for the one that the subject was assigned.
+        target: What answers that are accepted are to meet; None to leave that open.
     """
 
     judge_id: str
@@ -75,7 +77,11 @@ class EvaluateCommand:
     timeout_s: float | None = None
     experiment_id: str = ""
     arm_id: str = ""
+    target: Target | None = None
 
+
+Assess = Callable[[str, int, float | None, Target | None], Awaitable[str | None]]
+"""Given judge, version, confidence and target, returns what an evaluation keeps of what is known."""
 
 AuditProbability = Callable[[str, str], float | None]
 """Given judge and evaluation, returns the probability with which it was chosen, None if it was not."""
@@ -102,6 +108,7 @@ class EvaluationService:
         slack: Slack | None = None,
         router: Router | None = None,
         audit: AuditProbability | None = None,
+        assess: Assess | None = None,
     ) -> None:
         """Create it.
 
@@ -114,6 +121,7 @@ class EvaluationService:
             slack: Told of every evaluation, so that background work stays out of the way.
             router: Says which version answers where experiments run.
             audit: Chooses answers of deployed versions for people to label.
+            assess: Says what is known of an answer's confidence.
         """
         self._storage = storage
         self._registry = registry
@@ -122,6 +130,7 @@ class EvaluationService:
         self._requests = requests or RequestLog(storage)
         self._router: Router = router or NoRouter()
         self._audit = audit
+        self._assess = assess
         self._capacity = settings.server.max_pending_evaluations
         self._in_progress = 0
         self._recent: OrderedDict[str, EvaluationKey] = OrderedDict()
@@ -148,6 +157,7 @@ class EvaluationService:
             judge = self._registry.get(command.judge_id)
             self._registry.get_version(command.judge_id, command.version)
             item = fitting_input(judge, command.input)
+            _require_verdicts(judge, command)
             route = await self._route(command)
             return await self._judge(command, route, item, claim=claim)
 
@@ -217,6 +227,7 @@ class EvaluationService:
             record = self._audited(
                 command, _record(command, answered, item, model=self._client.model)
             )
+            record = await self._assessed(command, record)
             await commit(self._storage, record, *claim(record.evaluation_id))
         finally:
             self._in_progress -= 1
@@ -270,6 +281,19 @@ class EvaluationService:
             return record
         return replace(record, audit_probability=probability)
 
+    async def _assessed(
+        self, command: EvaluateCommand, record: EvaluationRecord
+    ) -> EvaluationRecord:
+        """Say what is known of the answer's confidence, and whether it meets the target."""
+        if self._assess is None:
+            return record
+        found = await self._assess(
+            record.judge_id, record.version, record.confidence, command.target
+        )
+        if found is None:
+            return record
+        return replace(record, trust_json=found)
+
     async def _evaluate(
         self,
         command: EvaluateCommand,
@@ -321,6 +345,12 @@ def fitting_input(judge: Judge, item: JudgeInput) -> JudgeInput:
     return item
 
 
+def _require_verdicts(judge: Judge, command: EvaluateCommand) -> None:
+    if command.target is not None and judge.spec.answers_score:
+        problem = f"{judge.name} answers a score without a confidence; leave it out"
+        raise InvalidRequestError([FieldViolation("selection", problem)])
+
+
 def _artifact_violations(judge: Judge, item: ArtifactInput) -> list[FieldViolation]:
     violations = []
     if KINDS[judge.spec.kind].needs_ground_truth and not item.ground_truth:
@@ -356,6 +386,8 @@ def _fingerprint(command: EvaluateCommand) -> str:
     ]
     if command.experiment_id:  # else as before there were experiments
         parts += [command.experiment_id, command.arm_id]
+    if command.target is not None:  # likewise
+        parts.append(asdict(command.target))
     return canonical_json(parts)
 
 

@@ -25,7 +25,6 @@ from sidejudge_server.judges.codec import canonical_json, input_from_json
 from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.judges.requests import commit
 from sidejudge_server.judges.versions import served_before
-from sidejudge_server.monitoring.rounds import Rounds
 from sidejudge_server.monitoring.second_opinion import SecondOpinion
 from sidejudge_server.monitoring.state import (
     LEARNING_LABELS,
@@ -35,6 +34,7 @@ from sidejudge_server.monitoring.state import (
     Phase,
     checked,
 )
+from sidejudge_server.rounds import Rounds
 from sidejudge_server.stats.evidence import sign_log_e_new_better
 from sidejudge_storage import (
     AuditLabel,

@@ -12,11 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from sidejudge_server.stats.outcome import CannotSay
 
-__all__ = ["SelectiveThreshold", "risk_p_value", "risk_upper_bound", "select_threshold"]
+__all__ = [
+    "SelectiveThreshold",
+    "risk_p_value",
+    "risk_upper_bound",
+    "select_threshold",
+    "walk_risks",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,7 @@ def risk_p_value(errors: int, n: int, *, alpha: float) -> float:
     """
     if not 0 <= errors <= n:
         raise ValueError(f"impossible counts: {errors} of {n}")
-    return float(stats.binom.cdf(errors, n, alpha)) if n else 1.0
+    return float(special.bdtr(errors, n, alpha)) if n else 1.0
 
 
 def risk_upper_bound(errors: int, n: int, *, delta: float) -> float:
@@ -84,37 +90,46 @@ def select_threshold(
     if len(confidence) != len(error):
         raise ValueError(f"{len(confidence)} confidences for {len(error)} errors")
     sure, wrong = np.asarray(confidence, dtype=float), np.asarray(error, dtype=int)
-    p_values: list[float] = []
-    best: tuple[float, int, int] | None = None
+    counts = []
     for threshold in thresholds:
         accepted = sure >= threshold
-        errors, n = int(wrong[accepted].sum()), int(accepted.sum())
+        counts.append((threshold, int(wrong[accepted].sum()), int(accepted.sum())))
+    return walk_risks(counts, alpha=alpha, delta=delta)
+
+
+def walk_risks(
+    counts: Sequence[tuple[float, int, int]], *, alpha: float, delta: float
+) -> SelectiveThreshold | CannotSay:
+    """Do what `select_threshold` does, given what was counted.
+
+    Args:
+        counts: Threshold, errors and accepted labels, in the order of testing.
+        alpha: As there.
+        delta: As there.
+    """
+    p_values: list[float] = []
+    best: tuple[float, int, int] | None = None
+    for threshold, errors, n in counts:
         p_values.append(risk_p_value(errors, n, alpha=alpha))
         if p_values[-1] > delta:
             break
         best = threshold, n, errors
     if best is None:
-        return CannotSay(_missing(sure, wrong, thresholds, alpha=alpha, delta=delta))
+        return CannotSay(_missing(counts, alpha=alpha, delta=delta))
     passed = len(p_values) - (p_values[-1] > delta)
     return SelectiveThreshold(best[0], best[1], best[2], tuple(p_values), passed)
 
 
 def _missing(
-    sure: object,
-    wrong: object,
-    thresholds: Sequence[float],
-    *,
-    alpha: float,
-    delta: float,
+    counts: Sequence[tuple[float, int, int]], *, alpha: float, delta: float
 ) -> str:
-    if not thresholds:
+    if not counts:
         return "no thresholds to test"
-    accepted = np.asarray(sure) >= thresholds[0]
-    errors, n = int(np.asarray(wrong)[accepted].sum()), int(accepted.sum())
+    threshold, errors, n = counts[0]
     needed = n
     while risk_p_value(errors, needed, alpha=alpha) > delta:
         needed += 1
     return (
-        f"no threshold can be certified: at {thresholds[0]:g} there are {errors} errors in {n}"
+        f"no threshold can be certified: at {threshold:g} there are {errors} errors in {n}"
         f" accepted labels; {needed - n} more without error would do"
     )

@@ -335,6 +335,9 @@ class Evaluation(_message.Message):
     EXPERIMENT_FIELD_NUMBER: _builtins.int
     ARM_FIELD_NUMBER: _builtins.int
     AUDIT_PROBABILITY_FIELD_NUMBER: _builtins.int
+    CALIBRATED_CONFIDENCE_FIELD_NUMBER: _builtins.int
+    CALIBRATION_FIELD_NUMBER: _builtins.int
+    SELECTION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name, `evaluations/{evaluation}`; names sort by time."""
     judge: _builtins.str
@@ -351,6 +354,8 @@ class Evaluation(_message.Message):
     """Output only. The arm of the experiment that it counts for."""
     audit_probability: _builtins.float
     """Output only. Set if it was chosen by chance for people to label: the probability with which it was."""
+    calibrated_confidence: _builtins.float
+    """Output only. The judgment's confidence after the map that was fitted to labels of this version and model; unset without such a map."""
     @_builtins.property
     def rubric_input(self) -> Global___RubricInput:
         """Input of a rubric judge."""
@@ -383,6 +388,14 @@ class Evaluation(_message.Message):
     def influences(self) -> _containers.RepeatedCompositeFieldContainer[Global___Influence]:
         """Output only. Corrections that had to do with the answer, the weightiest first, at most 5. Empty for versions that remember none."""
 
+    @_builtins.property
+    def calibration(self) -> Global___ConfidenceCalibration:
+        """Output only. How good that map is, and what the labels say without one; unset while there are too few labels."""
+
+    @_builtins.property
+    def selection(self) -> Global___SelectionResult:
+        """Output only. Whether the answer meets the target that the request named; unset without one."""
+
     def __init__(
         self,
         *,
@@ -402,13 +415,18 @@ class Evaluation(_message.Message):
         experiment: _builtins.str = ...,
         arm: _builtins.str = ...,
         audit_probability: _builtins.float | None = ...,
+        calibrated_confidence: _builtins.float | None = ...,
+        calibration: Global___ConfidenceCalibration | None = ...,
+        selection: Global___SelectionResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_audit_probability", b"_audit_probability", "artifact_input", b"artifact_input", "audit_probability", b"audit_probability", "create_time", b"create_time", "input", b"input", "judgment", b"judgment", "result", b"result", "rubric", b"rubric", "rubric_input", b"rubric_input", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_audit_probability", b"_audit_probability", "_calibrated_confidence", b"_calibrated_confidence", "artifact_input", b"artifact_input", "audit_probability", b"audit_probability", "calibrated_confidence", b"calibrated_confidence", "calibration", b"calibration", "create_time", b"create_time", "input", b"input", "judgment", b"judgment", "result", b"result", "rubric", b"rubric", "rubric_input", b"rubric_input", "selection", b"selection", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audit_probability", b"_audit_probability", "arm", b"arm", "artifact_input", b"artifact_input", "audit_probability", b"audit_probability", "create_time", b"create_time", "experiment", b"experiment", "group", b"group", "influences", b"influences", "input", b"input", "judge", b"judge", "judge_version", b"judge_version", "judgment", b"judgment", "labels", b"labels", "name", b"name", "result", b"result", "rubric", b"rubric", "rubric_input", b"rubric_input", "subject", b"subject", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audit_probability", b"_audit_probability", "_calibrated_confidence", b"_calibrated_confidence", "arm", b"arm", "artifact_input", b"artifact_input", "audit_probability", b"audit_probability", "calibrated_confidence", b"calibrated_confidence", "calibration", b"calibration", "create_time", b"create_time", "experiment", b"experiment", "group", b"group", "influences", b"influences", "input", b"input", "judge", b"judge", "judge_version", b"judge_version", "judgment", b"judgment", "labels", b"labels", "name", b"name", "result", b"result", "rubric", b"rubric", "rubric_input", b"rubric_input", "selection", b"selection", "subject", b"subject", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__audit_probability: _TypeAlias = _typing.Literal["audit_probability"]  # noqa: Y015
     _WhichOneofArgType__audit_probability: _TypeAlias = _typing.Literal["_audit_probability", b"_audit_probability"]  # noqa: Y015
+    _WhichOneofReturnType__calibrated_confidence: _TypeAlias = _typing.Literal["calibrated_confidence"]  # noqa: Y015
+    _WhichOneofArgType__calibrated_confidence: _TypeAlias = _typing.Literal["_calibrated_confidence", b"_calibrated_confidence"]  # noqa: Y015
     _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["rubric_input", "artifact_input"]  # noqa: Y015
     _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
     _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["rubric", "judgment"]  # noqa: Y015
@@ -416,11 +434,270 @@ class Evaluation(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__audit_probability) -> _WhichOneofReturnType__audit_probability | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__calibrated_confidence) -> _WhichOneofReturnType__calibrated_confidence | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_input) -> _WhichOneofReturnType_input | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
 Global___Evaluation: _TypeAlias = Evaluation  # noqa: Y015
+
+@_typing.final
+class LabelledFigure(_message.Message):
+    """A figure with its 95 % interval over items (bootstrap over groups); unset where the labels cannot say."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    value: _builtins.float
+    """The estimate."""
+    low: _builtins.float
+    """Lower end."""
+    high: _builtins.float
+    """Upper end."""
+    def __init__(
+        self,
+        *,
+        value: _builtins.float | None = ...,
+        low: _builtins.float | None = ...,
+        high: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_high", b"_high", "_low", b"_low", "_value", b"_value", "high", b"high", "low", b"low", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_high", b"_high", "_low", b"_low", "_value", b"_value", "high", b"high", "low", b"low", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__high: _TypeAlias = _typing.Literal["high"]  # noqa: Y015
+    _WhichOneofArgType__high: _TypeAlias = _typing.Literal["_high", b"_high"]  # noqa: Y015
+    _WhichOneofReturnType__low: _TypeAlias = _typing.Literal["low"]  # noqa: Y015
+    _WhichOneofArgType__low: _TypeAlias = _typing.Literal["_low", b"_low"]  # noqa: Y015
+    _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
+    _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__high) -> _WhichOneofReturnType__high | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__low) -> _WhichOneofReturnType__low | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
+
+Global___LabelledFigure: _TypeAlias = LabelledFigure  # noqa: Y015
+
+@_typing.final
+class ConfidenceCalibration(_message.Message):
+    """How far the confidence of a version with one model can be believed, by audit labels that it was not fitted to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Method:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ConfidenceCalibration._Method.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        METHOD_UNSPECIFIED: ConfidenceCalibration._Method.ValueType  # 0
+        """Not mapped: below 30 labels, or no map fits."""
+        METHOD_TEMPERATURE: ConfidenceCalibration._Method.ValueType  # 1
+        """One temperature: from 30 labels."""
+        METHOD_PLATT: ConfidenceCalibration._Method.ValueType  # 2
+        """Platt: slope and intercept; from 200 labels if it is better, or where no temperature fits."""
+        METHOD_BETA: ConfidenceCalibration._Method.ValueType  # 3
+        """Beta: three parameters; from 200 labels if it is better."""
+
+    class Method(_Method, metaclass=_MethodEnumTypeWrapper):
+        """How confidences are mapped."""
+
+    METHOD_UNSPECIFIED: ConfidenceCalibration.Method.ValueType  # 0
+    """Not mapped: below 30 labels, or no map fits."""
+    METHOD_TEMPERATURE: ConfidenceCalibration.Method.ValueType  # 1
+    """One temperature: from 30 labels."""
+    METHOD_PLATT: ConfidenceCalibration.Method.ValueType  # 2
+    """Platt: slope and intercept; from 200 labels if it is better, or where no temperature fits."""
+    METHOD_BETA: ConfidenceCalibration.Method.ValueType  # 3
+    """Beta: three parameters; from 200 labels if it is better."""
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    BRIER_SCORE_FIELD_NUMBER: _builtins.int
+    RAW_BRIER_SCORE_FIELD_NUMBER: _builtins.int
+    BRIER_IMPROVEMENT_FIELD_NUMBER: _builtins.int
+    CALIBRATION_ERROR_FIELD_NUMBER: _builtins.int
+    AUROC_FIELD_NUMBER: _builtins.int
+    LOW_CONFIDENCE_FIELD_NUMBER: _builtins.int
+    HIGH_CONFIDENCE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    method: Global___ConfidenceCalibration.Method.ValueType
+    """How."""
+    labels: _builtins.int
+    """Audit labels of the version with this model."""
+    low_confidence: _builtins.float
+    """Venn-Abers: one of the two is calibrated, whatever the data; their distance says how many labels are missing. Set on evaluations."""
+    high_confidence: _builtins.float
+    """The other one."""
+    reason: _builtins.str
+    """Why there is no map, and what to do; empty if there is one."""
+    @_builtins.property
+    def brier_score(self) -> Global___LabelledFigure:
+        """Mean squared error of the calibrated confidence, cross-validated; 0.25 is what always saying 0.5 gets."""
+
+    @_builtins.property
+    def raw_brier_score(self) -> Global___LabelledFigure:
+        """The same of the raw confidence."""
+
+    @_builtins.property
+    def brier_improvement(self) -> Global___LabelledFigure:
+        """By how much the calibrated one is smaller, on the same items."""
+
+    @_builtins.property
+    def calibration_error(self) -> Global___LabelledFigure:
+        """Squared calibration error without the share that chance has in it; may be below 0."""
+
+    @_builtins.property
+    def auroc(self) -> Global___LabelledFigure:
+        """Probability that a right answer is more confident than a wrong one."""
+
+    def __init__(
+        self,
+        *,
+        method: Global___ConfidenceCalibration.Method.ValueType = ...,
+        labels: _builtins.int = ...,
+        brier_score: Global___LabelledFigure | None = ...,
+        raw_brier_score: Global___LabelledFigure | None = ...,
+        brier_improvement: Global___LabelledFigure | None = ...,
+        calibration_error: Global___LabelledFigure | None = ...,
+        auroc: Global___LabelledFigure | None = ...,
+        low_confidence: _builtins.float | None = ...,
+        high_confidence: _builtins.float | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_high_confidence", b"_high_confidence", "_low_confidence", b"_low_confidence", "auroc", b"auroc", "brier_improvement", b"brier_improvement", "brier_score", b"brier_score", "calibration_error", b"calibration_error", "high_confidence", b"high_confidence", "low_confidence", b"low_confidence", "raw_brier_score", b"raw_brier_score"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_high_confidence", b"_high_confidence", "_low_confidence", b"_low_confidence", "auroc", b"auroc", "brier_improvement", b"brier_improvement", "brier_score", b"brier_score", "calibration_error", b"calibration_error", "high_confidence", b"high_confidence", "labels", b"labels", "low_confidence", b"low_confidence", "method", b"method", "raw_brier_score", b"raw_brier_score", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__high_confidence: _TypeAlias = _typing.Literal["high_confidence"]  # noqa: Y015
+    _WhichOneofArgType__high_confidence: _TypeAlias = _typing.Literal["_high_confidence", b"_high_confidence"]  # noqa: Y015
+    _WhichOneofReturnType__low_confidence: _TypeAlias = _typing.Literal["low_confidence"]  # noqa: Y015
+    _WhichOneofArgType__low_confidence: _TypeAlias = _typing.Literal["_low_confidence", b"_low_confidence"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__high_confidence) -> _WhichOneofReturnType__high_confidence | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__low_confidence) -> _WhichOneofReturnType__low_confidence | None: ...
+
+Global___ConfidenceCalibration: _TypeAlias = ConfidenceCalibration  # noqa: Y015
+
+@_typing.final
+class Selection(_message.Message):
+    """How far accepted answers are to agree with people."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TARGET_AGREEMENT_FIELD_NUMBER: _builtins.int
+    ASSURANCE_FIELD_NUMBER: _builtins.int
+    target_agreement: _builtins.float
+    """Required. Share of the accepted answers that agree, above 0.5 and below 1."""
+    assurance: _builtins.float
+    """Probability, over the labels that were drawn, that this holds, above 0.5 and below 1; 0.9 if 0."""
+    def __init__(
+        self,
+        *,
+        target_agreement: _builtins.float = ...,
+        assurance: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance", b"assurance", "target_agreement", b"target_agreement"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Selection: _TypeAlias = Selection  # noqa: Y015
+
+@_typing.final
+class SelectionResult(_message.Message):
+    """Whether an answer meets a target, and what that rests on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Decision:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _DecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SelectionResult._Decision.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        DECISION_UNSPECIFIED: SelectionResult._Decision.ValueType  # 0
+        """Never sent."""
+        DECISION_ACCEPTED: SelectionResult._Decision.ValueType  # 1
+        """Use it: accepted answers meet the target with the assurance."""
+        DECISION_NEEDS_REVIEW: SelectionResult._Decision.ValueType  # 2
+        """Let a person look: it is not confident enough, or nothing is certified."""
+
+    class Decision(_Decision, metaclass=_DecisionEnumTypeWrapper):
+        """What to do with it."""
+
+    DECISION_UNSPECIFIED: SelectionResult.Decision.ValueType  # 0
+    """Never sent."""
+    DECISION_ACCEPTED: SelectionResult.Decision.ValueType  # 1
+    """Use it: accepted answers meet the target with the assurance."""
+    DECISION_NEEDS_REVIEW: SelectionResult.Decision.ValueType  # 2
+    """Let a person look: it is not confident enough, or nothing is certified."""
+
+    DECISION_FIELD_NUMBER: _builtins.int
+    TARGET_AGREEMENT_FIELD_NUMBER: _builtins.int
+    ASSURANCE_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    COVERAGE_FIELD_NUMBER: _builtins.int
+    AUDIT_LABELS_FIELD_NUMBER: _builtins.int
+    ACCEPTED_LABELS_FIELD_NUMBER: _builtins.int
+    ACCEPTED_ERRORS_FIELD_NUMBER: _builtins.int
+    LABELS_MISSING_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    decision: Global___SelectionResult.Decision.ValueType
+    """What to do with it; unset in certificates."""
+    target_agreement: _builtins.float
+    """What was asked for."""
+    assurance: _builtins.float
+    """What was asked for."""
+    threshold: _builtins.float
+    """The least raw confidence that is accepted; unset if none can be certified."""
+    coverage: _builtins.float
+    """Share of the answers that are so confident."""
+    audit_labels: _builtins.int
+    """Audit labels of the version with this model."""
+    accepted_labels: _builtins.int
+    """Of these, accepted ones."""
+    accepted_errors: _builtins.int
+    """Of these, wrong ones."""
+    labels_missing: _builtins.int
+    """About how many more audit labels it takes; unset if there is a certificate, or if no number of labels would do."""
+    reason: _builtins.str
+    """The same in words, and what to do."""
+    def __init__(
+        self,
+        *,
+        decision: Global___SelectionResult.Decision.ValueType = ...,
+        target_agreement: _builtins.float = ...,
+        assurance: _builtins.float = ...,
+        threshold: _builtins.float | None = ...,
+        coverage: _builtins.float = ...,
+        audit_labels: _builtins.int = ...,
+        accepted_labels: _builtins.int = ...,
+        accepted_errors: _builtins.int = ...,
+        labels_missing: _builtins.int | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_labels_missing", b"_labels_missing", "_threshold", b"_threshold", "labels_missing", b"labels_missing", "threshold", b"threshold"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_labels_missing", b"_labels_missing", "_threshold", b"_threshold", "accepted_errors", b"accepted_errors", "accepted_labels", b"accepted_labels", "assurance", b"assurance", "audit_labels", b"audit_labels", "coverage", b"coverage", "decision", b"decision", "labels_missing", b"labels_missing", "reason", b"reason", "target_agreement", b"target_agreement", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__labels_missing: _TypeAlias = _typing.Literal["labels_missing"]  # noqa: Y015
+    _WhichOneofArgType__labels_missing: _TypeAlias = _typing.Literal["_labels_missing", b"_labels_missing"]  # noqa: Y015
+    _WhichOneofReturnType__threshold: _TypeAlias = _typing.Literal["threshold"]  # noqa: Y015
+    _WhichOneofArgType__threshold: _TypeAlias = _typing.Literal["_threshold", b"_threshold"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__labels_missing) -> _WhichOneofReturnType__labels_missing | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__threshold) -> _WhichOneofReturnType__threshold | None: ...
+
+Global___SelectionResult: _TypeAlias = SelectionResult  # noqa: Y015
 
 @_typing.final
 class Influence(_message.Message):

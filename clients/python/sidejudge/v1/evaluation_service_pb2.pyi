@@ -61,6 +61,7 @@ class EvaluateRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     EXPERIMENT_FIELD_NUMBER: _builtins.int
     ARM_FIELD_NUMBER: _builtins.int
+    SELECTION_FIELD_NUMBER: _builtins.int
     judge: _builtins.str
     """Required. `judges/{judge}`."""
     judge_version: _builtins.str
@@ -89,6 +90,10 @@ class EvaluateRequest(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Free key-value pairs for slicing; at most 32, keys and values at most 128 characters."""
 
+    @_builtins.property
+    def selection(self) -> _evaluation_pb2.Selection:
+        """Asks whether the answer may be used without a person: see `Evaluation.selection`. Not for rubric judges, whose answers have no confidence."""
+
     def __init__(
         self,
         *,
@@ -103,10 +108,11 @@ class EvaluateRequest(_message.Message):
         request_id: _builtins.str = ...,
         experiment: _builtins.str = ...,
         arm: _builtins.str = ...,
+        selection: _evaluation_pb2.Selection | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact_input", b"artifact_input", "input", b"input", "rubric_input", b"rubric_input"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["artifact_input", b"artifact_input", "input", b"input", "rubric_input", b"rubric_input", "selection", b"selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "artifact_input", b"artifact_input", "experiment", b"experiment", "group", b"group", "input", b"input", "judge", b"judge", "judge_version", b"judge_version", "labels", b"labels", "omit_reasoning", b"omit_reasoning", "request_id", b"request_id", "rubric_input", b"rubric_input", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "artifact_input", b"artifact_input", "experiment", b"experiment", "group", b"group", "input", b"input", "judge", b"judge", "judge_version", b"judge_version", "labels", b"labels", "omit_reasoning", b"omit_reasoning", "request_id", b"request_id", "rubric_input", b"rubric_input", "selection", b"selection", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["rubric_input", "artifact_input"]  # noqa: Y015
     _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015

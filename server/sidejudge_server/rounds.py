@@ -96,8 +96,8 @@ class Rounds:
         except NotFoundError:
             pass  # the judge was deleted
         except (LMError, StorageUnavailableError, ConflictError) as error:
-            _log.info("a monitor waits", judge=judge_id, cause=str(error))
+            _log.info("a round waits", judge=judge_id, cause=str(error))
             loop = asyncio.get_running_loop()
             loop.call_later(_RETRY_S, self.look_at, judge_id)
         except Exception:  # noqa: BLE001 - one judge must not end the watch over others
-            _log.exception("a monitor failed", judge=judge_id)
+            _log.exception("a round failed", judge=judge_id)

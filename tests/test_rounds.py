@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from sidejudge_server.errors import NotFoundError, StorageUnavailableError
-from sidejudge_server.monitoring.rounds import Rounds
+from sidejudge_server.rounds import Rounds
 
 
 class Followed:
@@ -33,7 +33,7 @@ def run(scenario, followed, monkeypatch):
         rests.append(seconds)
         return real_timeout(None)  # until somebody waits
 
-    monkeypatch.setattr("sidejudge_server.monitoring.rounds.asyncio.timeout", timeout)
+    monkeypatch.setattr("sidejudge_server.rounds.asyncio.timeout", timeout)
 
     async def main():
         loop = asyncio.get_running_loop()

@@ -1,0 +1,70 @@
+"""TrustService."""
+
+from __future__ import annotations
+
+from sidejudge.v1 import trust_service_pb2 as pb
+from sidejudge.v1.trust_service_pb2_grpc import TrustServiceServicer
+from sidejudge_server.api.convert_trust import (
+    calibration_message,
+    certificate_message,
+    selection_target,
+)
+from sidejudge_server.api.names import VersionName, version_name
+from sidejudge_server.api.validate import Checker
+from sidejudge_server.config import Settings
+from sidejudge_server.judges.registry import JudgeRegistry
+from sidejudge_server.trust.reliabilities import Reliabilities
+
+__all__ = ["TrustServicer"]
+
+
+class TrustServicer(TrustServiceServicer):
+    """Converts and delegates to `trust`."""
+
+    def __init__(
+        self, reliabilities: Reliabilities, judges: JudgeRegistry, settings: Settings
+    ) -> None:
+        self._reliabilities = reliabilities
+        self._judges = judges
+        self._max_text_chars = settings.server.max_text_chars
+
+    async def GetConfidenceCalibration(
+        self, request: pb.GetConfidenceCalibrationRequest, context: object
+    ) -> pb.GetConfidenceCalibrationResponse:
+        """Say what is known of a version's confidence."""
+        checker = Checker(self._max_text_chars)
+        of = self._version(checker, request.name)
+        found = self._reliabilities.find(of.judge_id, of.version)
+        return pb.GetConfidenceCalibrationResponse(
+            judge_version=version_name(of.judge_id, of.version),
+            model=self._reliabilities.model,
+            calibration=calibration_message(found),
+            agreement=found.agreed / found.labels if found and found.labels else None,
+        )
+
+    async def CertifySelection(
+        self, request: pb.CertifySelectionRequest, context: object
+    ) -> pb.CertifySelectionResponse:
+        """Say which share of a version's answers meets a target."""
+        checker = Checker(self._max_text_chars)
+        target = selection_target(checker, "selection", request.selection)
+        of = self._version(checker, request.name)
+        certificate = await self._reliabilities.certificate(
+            of.judge_id, of.version, target
+        )
+        return pb.CertifySelectionResponse(
+            judge_version=version_name(of.judge_id, of.version),
+            model=self._reliabilities.model,
+            certificate=certificate_message(certificate),
+        )
+
+    def _version(self, checker: Checker, name: str) -> VersionName:
+        """Return the version that is meant, which exists."""
+        judge_id, number = None, None
+        if "/versions/" in name:
+            named = checker.version("name", name)
+            judge_id, number = (named.judge_id, named.version) if named else (None, 0)
+        else:
+            judge_id = checker.judge("name", name)
+        version = self._judges.get_version(checker.passed(judge_id), number)
+        return VersionName(version.judge_id, version.version)

@@ -1,0 +1,119 @@
+"""`sidejudge trust`: how far a judge's confidence can be believed, and what may be used unseen."""
+
+from __future__ import annotations
+
+import argparse
+
+from sidejudge.v1 import evaluation_pb2
+from sidejudge.v1 import trust_service_pb2 as pb
+from sidejudge_server.cli.connection import connect
+from sidejudge_server.cli.names import judge_name, short, version_name
+from sidejudge_server.cli.printing import key_values, print_message
+
+__all__ = ["certify", "selection_words", "show"]
+
+_METHODS = {
+    evaluation_pb2.ConfidenceCalibration.METHOD_TEMPERATURE: "temperature",
+    evaluation_pb2.ConfidenceCalibration.METHOD_PLATT: "Platt",
+    evaluation_pb2.ConfidenceCalibration.METHOD_BETA: "beta",
+}
+
+
+def show(args: argparse.Namespace) -> int:
+    """Show what labels say of a version's confidence."""
+    with connect(args) as session:
+        answer = session.client.trust.GetConfidenceCalibration(
+            pb.GetConfidenceCalibrationRequest(name=_name(args)),
+            timeout=session.timeout_s,
+        )
+    if args.json:
+        print_message(answer)
+        return 0
+    found = answer.calibration
+    agreement = answer.agreement if answer.HasField("agreement") else None
+    key_values(
+        [
+            ("version", f"{short(answer.judge_version)} with {answer.model}"),
+            ("audit labels", str(found.labels)),
+            ("agreement", None if agreement is None else f"{agreement:.1%}"),
+            ("mapped by", _METHODS.get(found.method)),
+            ("Brier score", _figure(found, "brier_score")),
+            ("  before", _figure(found, "raw_brier_score")),
+            ("  improvement", _figure(found, "brier_improvement")),
+            ("calibration error", _figure(found, "calibration_error")),
+            ("AUROC", _figure(found, "auroc")),
+            ("no map because", found.reason or None),
+        ]
+    )
+    return 0
+
+
+def certify(args: argparse.Namespace) -> int:
+    """Show which share of a version's answers meets a target."""
+    selection = evaluation_pb2.Selection(
+        target_agreement=args.target_agreement, assurance=args.assurance
+    )
+    with connect(args) as session:
+        answer = session.client.trust.CertifySelection(
+            pb.CertifySelectionRequest(name=_name(args), selection=selection),
+            timeout=session.timeout_s,
+        )
+    if args.json:
+        print_message(answer)
+        return 0
+    found = answer.certificate
+    threshold = found.threshold if found.HasField("threshold") else None
+    missing = found.labels_missing if found.HasField("labels_missing") else None
+    key_values(
+        [
+            ("version", f"{short(answer.judge_version)} with {answer.model}"),
+            ("accepts from", None if threshold is None else f"{threshold:.4g}"),
+            ("coverage", f"{found.coverage:.0%}"),
+            ("audit labels", str(found.audit_labels)),
+            (
+                "accepted ones",
+                f"{found.accepted_labels}, of which {found.accepted_errors} wrong",
+            ),
+            ("labels missing", None if missing is None else f"about {missing}"),
+            ("in words", found.reason),
+        ]
+    )
+    return 0
+
+
+def selection_words(evaluation: evaluation_pb2.Evaluation) -> list[tuple[str, str]]:
+    """Return what an evaluation says of trust, as keys and values; empty if nothing."""
+    words = []
+    if evaluation.HasField("calibrated_confidence"):
+        known = evaluation.calibration
+        interval = f"[{known.low_confidence:.2f}, {known.high_confidence:.2f}]"
+        text = (
+            f"{evaluation.calibrated_confidence:.2f} {interval}, {known.labels} labels"
+        )
+        words.append(("calibrated", text))
+    if evaluation.HasField("selection"):
+        accepted = (
+            evaluation.selection.decision
+            == evaluation_pb2.SelectionResult.DECISION_ACCEPTED
+        )
+        words.append(("decision", "accepted" if accepted else "needs review"))
+        words.append(("because", evaluation.selection.reason))
+    return words
+
+
+def _figure(
+    calibration: evaluation_pb2.ConfidenceCalibration, field: str
+) -> str | None:
+    figure: evaluation_pb2.LabelledFigure = getattr(calibration, field)
+    if not figure.HasField("value"):
+        return None
+    text = f"{figure.value:.3f}"
+    if figure.HasField("low"):
+        text += f" [{figure.low:.3f}, {figure.high:.3f}]"
+    return text
+
+
+def _name(args: argparse.Namespace) -> str:
+    if args.version:
+        return version_name(args.judge, args.version)
+    return judge_name(args.judge)

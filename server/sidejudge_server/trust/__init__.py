@@ -1,0 +1,1 @@
+"""Whether an answer may be trusted: calibrated confidence, and selection with a guarantee."""

@@ -1,0 +1,79 @@
+"""Reading what audit labels say of a version's confidence."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from sidejudge_storage.database import Database
+from sidejudge_storage.quality_schema import labels_sql
+from sidejudge_storage.readers.base import Reader
+from sidejudge_storage.records import ReliabilityRecord
+from sidejudge_storage.tables import RELIABILITY
+
+__all__ = ["LabelledConfidence", "ReliabilityReader"]
+
+_OF_VERSION = "e.judge_id = ? AND e.version = ? AND e.model = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledConfidence:
+    """An audit item that people have labelled: how sure the judge was of which verdict, and theirs.
+
+    ``group_key`` is "" for a group of its own.
+    """
+
+    evaluation_id: str
+    group_key: str
+    source: str
+    confidence: float
+    verdict: str
+    label: str
+
+
+class ReliabilityReader(Reader[ReliabilityRecord]):
+    """Reads labelled confidences, and what was made of them."""
+
+    def __init__(self, database: Database, executor: Executor) -> None:
+        super().__init__(database, executor, RELIABILITY)
+
+    async def latest(self) -> list[ReliabilityRecord]:
+        """Return the newest record of each judge, version and model."""
+        table = self._table
+        rows = await self._rows(
+            f"SELECT {table.select} FROM reliability QUALIFY row_number() OVER"  # noqa: S608 - names are ours
+            " (PARTITION BY judge_id, version, model ORDER BY reliability_id DESC) = 1",
+            [],
+        )
+        return [table.decode(row) for row in rows]
+
+    async def labelled(
+        self, judge_id: str, version: int, model: str, *, limit: int
+    ) -> list[LabelledConfidence]:
+        """Return audit items with a confidence and a label, newest first.
+
+        Of one item the latest correction of the weightiest source counts.
+        """
+        rows = await self._rows(
+            # Texts are ours, values are bound.
+            f"""WITH labels AS ({labels_sql("f.judge_id = ?")})
+            SELECT e.evaluation_id, e.group_key, l.source, e.confidence, e.verdict, l.verdict
+            FROM evaluations AS e JOIN labels AS l USING (evaluation_id)
+            WHERE {_OF_VERSION} AND e.audit_probability IS NOT NULL
+                AND e.confidence IS NOT NULL AND l.verdict IS NOT NULL
+            ORDER BY e.evaluation_id DESC LIMIT ?""",  # noqa: S608 - see above
+            [judge_id, judge_id, version, model, limit],
+        )
+        return [LabelledConfidence(*row) for row in rows]
+
+    async def confidences(
+        self, judge_id: str, version: int, model: str, *, limit: int
+    ) -> list[float]:
+        """Return confidences of items that were not chosen to be labelled, of the newest ones."""
+        rows = await self._rows(
+            f"""SELECT e.confidence FROM evaluations AS e
+            WHERE {_OF_VERSION} AND e.audit_probability IS NULL AND e.confidence IS NOT NULL
+            ORDER BY e.evaluation_id DESC LIMIT ?""",  # noqa: S608 - text is ours, values are bound
+            [judge_id, version, model, limit],
+        )
+        return [row[0] for row in rows]

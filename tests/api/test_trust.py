@@ -1,0 +1,262 @@
+"""TrustService and selection over real gRPC: what labels certify, for which version and model."""
+
+import asyncio
+
+import pytest
+
+from sidejudge.v1 import (
+    evaluation_pb2,
+    evaluation_service_pb2,
+    feedback_pb2,
+    feedback_service_pb2,
+    judge_pb2,
+)
+from sidejudge.v1 import monitoring_service_pb2 as monitoring
+from sidejudge.v1 import trust_service_pb2 as pb
+from tests.stand_in import running_stand_in
+from tests.support.calls import artifact, failure, new_uuid, rubric
+from tests.support.experiments import CANDIDATE, JUDGE, add_candidate
+from tests.support.server import running_server, settings_for
+
+Calibration, Result = (
+    evaluation_pb2.ConfidenceCalibration,
+    evaluation_pb2.SelectionResult,
+)
+VERSION = f"{JUDGE}/versions/1"
+TARGET = evaluation_pb2.Selection(target_agreement=0.8)
+
+
+@pytest.fixture(scope="module")
+def lm():
+    with running_stand_in() as running:
+        yield running
+
+
+@pytest.fixture
+def server(lm, tmp_path):
+    with running_server(settings_for(tmp_path, lm_base_url=lm.base_url)) as running:
+        yield running
+
+
+def audit(client, share):
+    monitor = monitoring.Monitor(name=f"{JUDGE}/monitor", audit_share=share)
+    request = monitoring.UpdateMonitorRequest(monitor=monitor)
+    request.update_mask.paths.append("audit_share")
+    client.monitoring.UpdateMonitor(request)
+
+
+def judge_and_label(server, items):
+    """Judge items with a stated p(yes) and label them; a label is whether the judge was right."""
+    client = server.client
+    requests = [
+        artifact(f"Item {number}: p(yes)={p}", omit_reasoning=True)
+        for number, (p, _) in enumerate(items)
+    ]
+    batch = evaluation_service_pb2.BatchEvaluateRequest(requests=requests)
+    found = {
+        answer.index: answer.evaluation
+        for answer in client.evaluation.BatchEvaluate(batch, timeout=60)
+    }
+    feedback = []
+    for index, (_, right) in enumerate(items):
+        passed = found[index].judgment.verdict == judge_pb2.VERDICT_PASS
+        verdict = judge_pb2.VERDICT_PASS if passed == right else judge_pb2.VERDICT_FAIL
+        feedback.append(
+            feedback_pb2.Feedback(evaluation=found[index].name, verdict=verdict)
+        )
+    client.feedback.BatchRecordFeedback(
+        feedback_service_pb2.BatchRecordFeedbackRequest(feedback=feedback)
+    )
+    drain(server)
+
+
+def drain(server):
+    asyncio.run_coroutine_threadsafe(
+        server.application.reliabilities.drain(), server.loop
+    ).result(60)
+
+
+def calibration(client, name=JUDGE):
+    return client.trust.GetConfidenceCalibration(
+        pb.GetConfidenceCalibrationRequest(name=name)
+    )
+
+
+def certificate(client, name=JUDGE, **selection):
+    selection = evaluation_pb2.Selection(**selection) if selection else TARGET
+    return client.trust.CertifySelection(
+        pb.CertifySelectionRequest(name=name, selection=selection)
+    ).certificate
+
+
+def judged(client, p, *, selection=TARGET, **fields):
+    request = artifact(f"New: p(yes)={p}", omit_reasoning=True, **fields)
+    if selection is not None:
+        request.selection.CopyFrom(selection)
+    return client.evaluation.Evaluate(request, timeout=30).evaluation
+
+
+# Sure answers are right, unsure ones half the time.
+KNOWN = [(0.96 + i / 1000, True) for i in range(30)] + [
+    (0.6 + i / 1000, i % 2 == 0) for i in range(30)
+]
+
+
+def test_sure_answers_are_accepted_and_others_are_for_people(server):
+    client = server.client
+    audit(client, 1.0)
+    judge_and_label(server, KNOWN)
+    sure, unsure = judged(client, 0.98), judged(client, 0.62)
+    assert sure.selection.decision == Result.DECISION_ACCEPTED
+    assert unsure.selection.decision == Result.DECISION_NEEDS_REVIEW
+    assert sure.selection.threshold == pytest.approx(0.626)
+    assert sure.selection.target_agreement == 0.8
+    assert sure.selection.assurance == 0.9
+    assert sure.selection.audit_labels == 60
+    # The walk goes as far as two errors of the unsure ones allow.
+    assert sure.selection.accepted_labels == 34
+    assert sure.selection.accepted_errors == 2
+    assert not sure.selection.HasField("labels_missing")
+    assert "below the" in unsure.selection.reason
+    # What is raw stays raw, what is calibrated says on what grounds.
+    assert sure.judgment.confidence == pytest.approx(0.98)
+    assert unsure.calibrated_confidence < sure.calibrated_confidence
+    known = sure.calibration
+    assert known.method == Calibration.METHOD_TEMPERATURE
+    assert known.labels == 60
+    assert known.brier_score.low < known.brier_score.value < known.brier_score.high
+    assert 0 <= known.low_confidence <= known.high_confidence <= 1
+    # It is what is stored, too.
+    for evaluation in (sure, unsure):
+        request = evaluation_service_pb2.GetEvaluationRequest(name=evaluation.name)
+        assert client.evaluation.GetEvaluation(request).evaluation == evaluation
+    without = judged(client, 0.98, selection=None)
+    assert not without.HasField("selection")
+    assert without.calibrated_confidence == sure.calibrated_confidence
+
+
+def test_a_restart_changes_nothing_and_another_model_inherits_nothing(lm, tmp_path):
+    settings = settings_for(tmp_path, lm_base_url=lm.base_url)
+    with running_server(settings) as server:
+        audit(server.client, 1.0)
+        judge_and_label(server, KNOWN)
+        before = calibration(server.client), certificate(server.client)
+    with running_server(settings) as server:
+        drain(server)
+        assert (calibration(server.client), certificate(server.client)) == before
+    other = settings_for(tmp_path, lm_base_url=lm.base_url, model="stand-in-2")
+    with running_server(other) as server:
+        known = calibration(server.client)
+        assert known.model == "openai/stand-in-2"
+        assert known.calibration.labels == 0
+        assert "audit labels" in known.calibration.reason
+        found = judged(server.client, 0.98)
+        assert not found.HasField("calibrated_confidence")
+        assert found.selection.decision == Result.DECISION_NEEDS_REVIEW
+        assert found.selection.labels_missing > 0
+
+
+def test_another_version_has_labels_of_its_own(server):
+    client = server.client
+    audit(client, 1.0)
+    judge_and_label(server, KNOWN)
+    add_candidate(client)
+    assert calibration(client, VERSION).calibration.labels == 60
+    assert calibration(client, CANDIDATE).calibration.labels == 0
+    found = judged(client, "0.98 p(yes|meticulous)=0.98", judge_version=CANDIDATE)
+    assert found.selection.decision == Result.DECISION_NEEDS_REVIEW
+    assert "no audit labels" in found.selection.reason
+
+
+def test_labels_of_items_that_were_not_drawn_by_chance_certify_nothing(server):
+    client = server.client
+    audit(client, 0.0)
+    judge_and_label(server, KNOWN)
+    assert calibration(client).calibration.labels == 0
+    found = certificate(client)
+    assert not found.HasField("threshold")
+    assert found.labels_missing > 0
+    assert found.decision == Result.DECISION_UNSPECIFIED
+
+
+def test_labels_that_come_later_are_taken_up(server):
+    client = server.client
+    audit(client, 1.0)
+    judge_and_label(server, KNOWN[:19])
+    assert calibration(client).calibration.labels == 0
+    judge_and_label(server, KNOWN[:1])
+    assert calibration(client).calibration.labels == 20
+    judge_and_label(server, KNOWN[:4])
+    assert calibration(client).calibration.labels == 20
+    judge_and_label(server, KNOWN[:1])
+    known = calibration(client)
+    assert known.calibration.labels == 25
+    assert known.calibration.method == Calibration.METHOD_UNSPECIFIED
+    assert "5 more" in known.calibration.reason
+    assert known.agreement == 1.0
+
+
+@pytest.mark.parametrize(
+    ("selection", "fields"),
+    [
+        ({"target_agreement": 0.5}, ["selection.target_agreement"]),
+        ({"target_agreement": 1.0}, ["selection.target_agreement"]),
+        ({"target_agreement": float("nan")}, ["selection.target_agreement"]),
+        (
+            {"target_agreement": 0.2, "assurance": 1.0},
+            ["selection.assurance", "selection.target_agreement"],
+        ),
+        ({}, ["selection.target_agreement"]),
+    ],
+)
+def test_targets_out_of_range_are_refused_everywhere(server, selection, fields):
+    wrong = evaluation_pb2.Selection(**selection)
+    client = server.client
+    for method, request in (
+        (client.evaluation.Evaluate, artifact(selection=wrong)),
+        (
+            client.trust.CertifySelection,
+            pb.CertifySelectionRequest(name=JUDGE, selection=wrong),
+        ),
+    ):
+        error = failure(method, request)
+        assert error.reason == "INVALID_REQUEST"
+        assert sorted(v.field for v in error.violations) == fields
+
+
+def test_scores_have_no_confidence_to_select_by(server):
+    error = failure(server.client.evaluation.Evaluate, rubric(selection=TARGET))
+    assert error.reason == "INVALID_REQUEST"
+    assert [v.field for v in error.violations] == ["selection"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("judges/nobody", "JUDGE_NOT_FOUND"),
+        (f"{JUDGE}/versions/99", "JUDGE_VERSION_NOT_FOUND"),
+        ("nonsense", "INVALID_REQUEST"),
+        (f"{JUDGE}/versions/x", "INVALID_REQUEST"),
+        ("", "INVALID_REQUEST"),
+    ],
+)
+def test_names_that_lead_nowhere_are_refused(server, name, reason):
+    trust = server.client.trust
+    for method, request in (
+        (trust.GetConfidenceCalibration, pb.GetConfidenceCalibrationRequest(name=name)),
+        (
+            trust.CertifySelection,
+            pb.CertifySelectionRequest(name=name, selection=TARGET),
+        ),
+    ):
+        assert failure(method, request).reason == reason
+
+
+def test_another_target_is_another_request(server):
+    client, request_id = server.client, new_uuid()
+    first = judged(client, 0.9, request_id=request_id)
+    assert judged(client, 0.9, request_id=request_id) == first
+    other = artifact("New: p(yes)=0.9", omit_reasoning=True, request_id=request_id)
+    other.selection.target_agreement = 0.9
+    error = failure(client.evaluation.Evaluate, other)
+    assert error.reason == "REQUEST_ID_REUSED"

@@ -1,1 +1,0 @@
-"""Tests of what watches served judges."""
