@@ -260,3 +260,88 @@ def test_another_target_is_another_request(server):
     other.selection.target_agreement = 0.9
     error = failure(client.evaluation.Evaluate, other)
     assert error.reason == "REQUEST_ID_REUSED"
+
+
+def consistency(client, name=JUDGE):
+    return client.trust.GetJudgeConsistency(pb.GetJudgeConsistencyRequest(name=name))
+
+
+def test_judging_several_times_answers_with_the_mean_and_says_how_far_they_agree(
+    server,
+):
+    client = server.client
+    evaluation = judged(client, 0.8, selection=None, n_samples=3)
+    assert evaluation.usage.lm_calls == 3
+    assert evaluation.judgment.verdict == judge_pb2.VERDICT_PASS
+    assert (
+        evaluation.judgment.confidence_source
+        == evaluation_pb2.CONFIDENCE_SOURCE_SAMPLED
+    )
+    assert evaluation.judgment.confidence == pytest.approx(0.8)
+    known = evaluation.consistency
+    assert known.n_samples == 3
+    assert known.mean == pytest.approx(0.8)
+    assert known.stddev == pytest.approx(0)
+    assert known.flip_rate == 0
+    assert list(known.verdicts) == [judge_pb2.VERDICT_PASS] * 3
+    request = evaluation_service_pb2.GetEvaluationRequest(name=evaluation.name)
+    assert client.evaluation.GetEvaluation(request).evaluation == evaluation
+    once = judged(client, 0.8, selection=None, n_samples=1)
+    assert not once.HasField("consistency")
+    assert once.usage.lm_calls == 1
+
+
+def test_scores_that_repeat_have_a_spread_and_no_flip_rate(server):
+    request = rubric(n_samples=2, omit_reasoning=True)
+    evaluation = server.client.evaluation.Evaluate(request, timeout=30).evaluation
+    assert evaluation.consistency.n_samples == 2
+    assert not evaluation.consistency.HasField("flip_rate")
+    assert evaluation.rubric.score == pytest.approx(evaluation.consistency.mean)
+
+
+def test_the_share_of_noise_takes_ten_items(server):
+    client = server.client
+    for number in range(9):
+        judged(client, 0.5 + number / 20, selection=None, n_samples=2)
+    judged(client, 0.9, selection=None)
+    found = consistency(client)
+    assert (found.evaluations, found.samples) == (9, 18)
+    assert "10 are needed" in found.reason
+    assert not found.HasField("noise_share")
+    judged(client, 0.2, selection=None, n_samples=4)
+    found = consistency(client)
+    assert (found.evaluations, found.samples) == (10, 22)
+    assert found.reason == ""
+    assert found.noise_share.value == pytest.approx(0)
+    assert found.flip_rate.value == 0
+    assert found.within_item_variance.high == pytest.approx(0)
+
+
+def test_means_of_several_judgments_certify_nothing_of_single_ones(server):
+    client = server.client
+    audit(client, 1.0)
+    for number in range(25):
+        evaluation = judged(client, 0.9 + number / 500, selection=None, n_samples=2)
+        client.feedback.RecordFeedback(
+            feedback_service_pb2.RecordFeedbackRequest(
+                feedback=feedback_pb2.Feedback(
+                    evaluation=evaluation.name, verdict=judge_pb2.VERDICT_PASS
+                )
+            )
+        )
+    drain(server)
+    assert calibration(client).calibration.labels == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "violation"),
+    [
+        ({"n_samples": -1}, "n_samples"),
+        ({"n_samples": 17}, "n_samples"),
+        ({"n_samples": 2, "selection": TARGET}, "selection"),
+    ],
+)
+def test_samples_out_of_range_are_refused(server, fields, violation):
+    error = failure(server.client.evaluation.Evaluate, artifact(**fields))
+    assert error.reason == "INVALID_REQUEST"
+    assert [v.field for v in error.violations] == [violation]

@@ -26,6 +26,7 @@ from sidejudge_server.api.names import (
     version_name,
 )
 from sidejudge_server.api.validate import Checker
+from sidejudge_server.judges.samples import MAX_SAMPLES
 from sidejudge_server.judges.service import EvaluateCommand
 from sidejudge_server.judges.types import ArtifactInput, ConfidenceSource, JudgeInput
 from sidejudge_storage import EvaluationFilter
@@ -38,6 +39,7 @@ MAX_KEY_CHARS: Final = 256
 _SOURCES: Final = {
     ConfidenceSource.LOGPROB: evaluation_pb2.CONFIDENCE_SOURCE_LOGPROB,
     ConfidenceSource.STATED: evaluation_pb2.CONFIDENCE_SOURCE_STATED,
+    ConfidenceSource.SAMPLED: evaluation_pb2.CONFIDENCE_SOURCE_SAMPLED,
     ConfidenceSource.NONE: evaluation_pb2.CONFIDENCE_SOURCE_NONE,
 }
 
@@ -78,6 +80,10 @@ def evaluate_command(
     target = None
     if request.HasField("selection"):
         target = selection_target(checker, "selection", request.selection)
+    if not 0 <= request.n_samples <= MAX_SAMPLES:
+        checker.add("n_samples", f"must be from 0 to {MAX_SAMPLES}")
+    if request.n_samples > 1 and target is not None:
+        checker.add("selection", "must not be set with n_samples above 1")
     request_id = checker.last_request_id(request.request_id)
     return EvaluateCommand(
         judge_id=checker.passed(judge_id),
@@ -92,6 +98,7 @@ def evaluate_command(
         experiment_id=experiment_id or "",
         arm_id=request.arm,
         target=target,
+        n_samples=max(1, request.n_samples),
     )
 
 

@@ -9,11 +9,14 @@ from functools import lru_cache
 from typing import Any, Final
 
 from sidejudge.v1 import evaluation_pb2
+from sidejudge_server.api.convert_common import verdict_value
 from sidejudge_server.api.validate import Checker
+from sidejudge_server.judges.types import Samples, Verdict
 from sidejudge_server.trust.codec import grounds_json, split_trust_json
 from sidejudge_server.trust.types import (
     Certificate,
     Decision,
+    Figure,
     MapKind,
     Reliability,
     Target,
@@ -24,6 +27,7 @@ __all__ = [
     "add_trust",
     "calibration_message",
     "certificate_message",
+    "figure_message",
     "selection_target",
 ]
 
@@ -82,11 +86,19 @@ def certificate_message(certificate: Certificate) -> _Result:
     return _certificate(asdict(certificate))
 
 
+def figure_message(figure: Figure | None) -> evaluation_pb2.LabelledFigure | None:
+    """Return a figure; None for None."""
+    return None if figure is None else evaluation_pb2.LabelledFigure(**asdict(figure))
+
+
 def add_trust(message: evaluation_pb2.Evaluation, record: EvaluationRecord) -> None:
     """Put what was known of an answer's confidence into its message."""
     if record.trust_json is None:
         return
     own, text = split_trust_json(record.trust_json)
+    if "samples" in own:
+        message.consistency.CopyFrom(_consistency(own["samples"]))
+        return
     grounds = _grounds(text)
     if own["calibrated"] is not None:
         message.calibrated_confidence = own["calibrated"]
@@ -100,6 +112,19 @@ def add_trust(message: evaluation_pb2.Evaluation, record: EvaluationRecord) -> N
         message.selection.CopyFrom(grounds.certificate)
         message.selection.decision = _DECISIONS[Decision(own["decision"])]
         message.selection.reason = own["reason"]
+
+
+def _consistency(document: Mapping[str, Any]) -> evaluation_pb2.Consistency:
+    verdicts = tuple(Verdict(text) for text in document["verdicts"])
+    samples = Samples(tuple(document["values"]), verdicts, document["flip_rate"])
+    return evaluation_pb2.Consistency(
+        n_samples=len(samples.values),
+        mean=samples.mean,
+        stddev=samples.stddev,
+        flip_rate=samples.flip_rate,
+        values=samples.values,
+        verdicts=[verdict_value(verdict) for verdict in verdicts],
+    )
 
 
 @dataclass(frozen=True, slots=True)

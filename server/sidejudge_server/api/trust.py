@@ -7,6 +7,7 @@ from sidejudge.v1.trust_service_pb2_grpc import TrustServiceServicer
 from sidejudge_server.api.convert_trust import (
     calibration_message,
     certificate_message,
+    figure_message,
     selection_target,
 )
 from sidejudge_server.api.names import VersionName, version_name
@@ -56,6 +57,23 @@ class TrustServicer(TrustServiceServicer):
             judge_version=version_name(of.judge_id, of.version),
             model=self._reliabilities.model,
             certificate=certificate_message(certificate),
+        )
+
+    async def GetJudgeConsistency(
+        self, request: pb.GetJudgeConsistencyRequest, context: object
+    ) -> pb.GetJudgeConsistencyResponse:
+        """Say how far a version agrees with itself."""
+        of = self._version(Checker(self._max_text_chars), request.name)
+        found = await self._reliabilities.consistency(of.judge_id, of.version)
+        return pb.GetJudgeConsistencyResponse(
+            judge_version=version_name(of.judge_id, of.version),
+            model=self._reliabilities.model,
+            evaluations=found.evaluations,
+            samples=found.samples,
+            within_item_variance=figure_message(found.within),
+            noise_share=figure_message(found.noise_share),
+            flip_rate=figure_message(found.flip_rate),
+            reason=found.reason,
         )
 
     def _version(self, checker: Checker, name: str) -> VersionName:

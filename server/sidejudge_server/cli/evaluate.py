@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     request.subject = args.subject
     request.group = args.group
     request.labels.update(dict(args.label))
+    request.n_samples = args.samples
     if args.target_agreement is not None:
         request.selection.target_agreement = args.target_agreement
         request.selection.assurance = args.assurance
@@ -179,6 +180,7 @@ def _source_words(source: evaluation_pb2.ConfidenceSource.ValueType) -> str | No
     known = {
         evaluation_pb2.CONFIDENCE_SOURCE_LOGPROB: "token probabilities",
         evaluation_pb2.CONFIDENCE_SOURCE_STATED: "a number that the model wrote",
+        evaluation_pb2.CONFIDENCE_SOURCE_SAMPLED: "the mean of several judgments",
         evaluation_pb2.CONFIDENCE_SOURCE_NONE: "the model's words; it gave no number",
     }
     return known.get(source)

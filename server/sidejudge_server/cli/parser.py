@@ -180,6 +180,9 @@ def _add_evaluate(commands: Any) -> None:  # noqa: ANN401 - as above
         "--no-reasoning", action="store_true", help="verdict only: faster and cheaper"
     )
     add_target(evaluate, default=None)
+    evaluate.add_argument(
+        "--samples", type=int, default=1, metavar="N", help="judge so many times"
+    )
     evaluate.add_argument("--subject", default="", help="key for who or what is judged")
     evaluate.add_argument("--group", default="", help="keeps related items together")
     evaluate.add_argument(

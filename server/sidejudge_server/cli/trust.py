@@ -10,7 +10,7 @@ from sidejudge_server.cli.connection import connect
 from sidejudge_server.cli.names import judge_name, short, version_name
 from sidejudge_server.cli.printing import key_values, print_message
 
-__all__ = ["certify", "selection_words", "show"]
+__all__ = ["certify", "consistency", "selection_words", "show"]
 
 _METHODS = {
     evaluation_pb2.ConfidenceCalibration.METHOD_TEMPERATURE: "temperature",
@@ -81,16 +81,44 @@ def certify(args: argparse.Namespace) -> int:
     return 0
 
 
+def consistency(args: argparse.Namespace) -> int:
+    """Show how far a version agrees with itself."""
+    with connect(args) as session:
+        answer = session.client.trust.GetJudgeConsistency(
+            pb.GetJudgeConsistencyRequest(name=_name(args)), timeout=session.timeout_s
+        )
+    if args.json:
+        print_message(answer)
+        return 0
+    key_values(
+        [
+            ("version", f"{short(answer.judge_version)} with {answer.model}"),
+            ("judged", f"{answer.evaluations} items, {answer.samples} times in all"),
+            ("variance of one item", _figure(answer, "within_item_variance")),
+            ("share that is noise", _figure(answer, "noise_share")),
+            ("flip rate", _figure(answer, "flip_rate")),
+            ("no figures because", answer.reason or None),
+        ]
+    )
+    return 0
+
+
 def selection_words(evaluation: evaluation_pb2.Evaluation) -> list[tuple[str, str]]:
     """Return what an evaluation says of trust, as keys and values; empty if nothing."""
     words = []
     if evaluation.HasField("calibrated_confidence"):
-        known = evaluation.calibration
-        interval = f"[{known.low_confidence:.2f}, {known.high_confidence:.2f}]"
+        fitted = evaluation.calibration
+        interval = f"[{fitted.low_confidence:.2f}, {fitted.high_confidence:.2f}]"
         text = (
-            f"{evaluation.calibrated_confidence:.2f} {interval}, {known.labels} labels"
+            f"{evaluation.calibrated_confidence:.2f} {interval}, {fitted.labels} labels"
         )
         words.append(("calibrated", text))
+    if evaluation.HasField("consistency"):
+        known = evaluation.consistency
+        text = f"{known.n_samples} times, mean {known.mean:.2f} ± {known.stddev:.2f}"
+        if known.HasField("flip_rate"):
+            text += f", flip rate {known.flip_rate:.2f}"
+        words.append(("judged", text))
     if evaluation.HasField("selection"):
         accepted = (
             evaluation.selection.decision
@@ -102,9 +130,10 @@ def selection_words(evaluation: evaluation_pb2.Evaluation) -> list[tuple[str, st
 
 
 def _figure(
-    calibration: evaluation_pb2.ConfidenceCalibration, field: str
+    message: evaluation_pb2.ConfidenceCalibration | pb.GetJudgeConsistencyResponse,
+    field: str,
 ) -> str | None:
-    figure: evaluation_pb2.LabelledFigure = getattr(calibration, field)
+    figure: evaluation_pb2.LabelledFigure = getattr(message, field)
     if not figure.HasField("value"):
         return None
     text = f"{figure.value:.3f}"

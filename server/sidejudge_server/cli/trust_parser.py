@@ -19,6 +19,14 @@ def add_trust(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is p
     )
     add_target(certify, default=0.9)
     _add_judge(certify)
+    _add_judge(
+        declare(
+            trust,
+            "consistency",
+            "trust:consistency",
+            "Show how far a judge agrees with itself.",
+        )
+    )
 
 
 def add_target(parser: argparse.ArgumentParser, *, default: float | None) -> None:

@@ -36,6 +36,7 @@ from sidejudge_server.judges.types import (
     Judgment,
     Memory,
     Recalled,
+    Samples,
 )
 from sidejudge_server.lm.types import (
     ChatClient,
@@ -65,6 +66,8 @@ class Answer:
     result: JudgeResult
     usage: LMUsage
     influences: tuple[Influence, ...] = ()
+    samples: Samples | None = None
+    """What each time said, if it was judged several times."""
 
 
 async def evaluate(
@@ -75,6 +78,7 @@ async def evaluate(
     explain: bool = True,
     timeout_s: float | None = None,
     hidden: Collection[str] = (),
+    variation: int = 0,
 ) -> Answer:
     """Judge an item.
 
@@ -85,6 +89,7 @@ async def evaluate(
         explain: False to leave reasoning and suggestions out; same verdict, fewer tokens.
         timeout_s: Seconds for all attempts together; None leaves it to the client.
         hidden: Ids of remembered examples that must not come up; see `retrieval.recall`.
+        variation: Another order of the same input, to see whether it matters; see `prompt`.
 
     Raises:
         LMError: The model did not deliver; JudgeOutputError if no answer was usable.
@@ -93,7 +98,13 @@ async def evaluate(
         DeadlineError: ``timeout_s`` passed.
     """
     run = _Run(
-        program, item, client, explain=explain, timeout_s=timeout_s, hidden=hidden
+        program,
+        item,
+        client,
+        explain=explain,
+        timeout_s=timeout_s,
+        hidden=hidden,
+        variation=variation,
     )
     try:
         async with asyncio.timeout(timeout_s):
@@ -182,6 +193,7 @@ class _Run:
         explain: bool,
         timeout_s: float | None,
         hidden: Collection[str],
+        variation: int,
     ) -> None:
         self._program = program
         self._item = item
@@ -190,6 +202,7 @@ class _Run:
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
         self._usage = LMUsage()
         self._hidden = hidden
+        self._variation = variation
         self._recalled = Recalled()
 
     async def answer(self) -> Answer:
@@ -222,6 +235,7 @@ class _Run:
                 supports_logprobs=logprobs,
                 attempt=attempt,
                 recalled=self._recalled,
+                variation=self._variation,
             )
             try:
                 return request, await self._ask(request)

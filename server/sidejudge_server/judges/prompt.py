@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import TypeVar
 
 from sidejudge_server.judges.neutralize import INPUT_TAGS, neutralize
 from sidejudge_server.judges.types import (
@@ -38,6 +39,8 @@ __all__ = [
     "render_messages",
     "score_to_grade",
 ]
+
+T = TypeVar("T")
 
 TOP_LOGPROBS = 20
 """As many alternatives as providers report; the label words are nearly always among them."""
@@ -89,6 +92,7 @@ def render_messages(
     *,
     stated_confidence: bool,
     recalled: Recalled = Recalled(),  # noqa: B008 - immutable
+    variation: int = 0,
 ) -> tuple[Message, ...]:
     """Return the turns: system, demonstrations, remembered examples, item.
 
@@ -99,8 +103,10 @@ def render_messages(
             has no effect on judges that score.
         recalled: What the version's memory brought up for the item; as many of it as the
             version shows are shown, the most similar one last, and none without any likeness.
+        variation: By how many places the item's blocks and criteria are turned round, for judging
+            it several times; 0 for the order that was optimised.
     """
-    text = _user_text(program, item)
+    text = _user_text(program, item, variation=variation)
     if stated_confidence and not program.scores:
         text += _CONFIDENCE_REQUEST
     shown = program.memory.shown if program.memory is not None else 0
@@ -156,6 +162,7 @@ def build_request(
     supports_logprobs: bool,
     attempt: int = 1,
     recalled: Recalled = Recalled(),  # noqa: B008 - immutable
+    variation: int = 0,
 ) -> ChatRequest:
     """Return the request for an item.
 
@@ -166,6 +173,7 @@ def build_request(
         supports_logprobs: False to ask for a stated confidence instead.
         attempt: From 1; later ones, after an unusable answer, sample and may be longer.
         recalled: What the version's memory brought up for the item.
+        variation: See `render_messages`; other ones than 0 sample too.
     """
     stated = not supports_logprobs and not program.scores
     if explain:
@@ -174,10 +182,14 @@ def build_request(
         limits = _STATED_TOKENS if stated else _FIRST_WORD_TOKENS
     return ChatRequest(
         messages=render_messages(
-            program, item, stated_confidence=stated, recalled=recalled
+            program,
+            item,
+            stated_confidence=stated,
+            recalled=recalled,
+            variation=variation,
         ),
         max_tokens=limits[min(attempt, len(limits)) - 1],
-        temperature=0.0 if attempt == 1 else 0.5,
+        temperature=0.0 if attempt == 1 and variation == 0 else 0.5,
         top_logprobs=TOP_LOGPROBS if supports_logprobs else 0,
     )
 
@@ -265,18 +277,26 @@ def _guidelines_text(program: JudgeProgram, guidelines: Sequence[str]) -> str:
     return f"{_GUIDELINES}\n{neutralize(text, tags=_tags(program))}"
 
 
-def _user_text(program: JudgeProgram, item: JudgeInput) -> str:
+def _user_text(program: JudgeProgram, item: JudgeInput, *, variation: int = 0) -> str:
     tags = _tags(program)
+    if isinstance(item, RubricInput):
+        item = replace(item, criteria=_turned(item.criteria, variation))
     blocks = [
         f"<{tag}>\n{neutralize(text, tags=tags)}\n</{tag}>"
         for tag, text in _tagged_inputs(program, item)
         if text
     ]
+    blocks = list(_turned(blocks, variation))
     if program.scores:
         question = _GRADE_REQUEST
     else:
         question = f"{program.question} Answer {_label_words(program)}."
     return "\n\n".join((*blocks, question))
+
+
+def _turned(values: Sequence[T], places: int) -> tuple[T, ...]:
+    start = places % len(values) if values else 0
+    return (*values[start:], *values[:start])
 
 
 def _tagged_inputs(

@@ -23,6 +23,7 @@ from sidejudge_server.judges.kinds import KINDS
 from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.judges.requests import Claim, RequestLog, commit
 from sidejudge_server.judges.routing import NoRouter, Route, Router
+from sidejudge_server.judges.samples import evaluate_repeatedly
 from sidejudge_server.judges.slack import Slack
 from sidejudge_server.judges.types import (
     ArtifactInput,
@@ -32,6 +33,7 @@ from sidejudge_server.judges.types import (
 )
 from sidejudge_server.judges.versions import Judge, JudgeVersion
 from sidejudge_server.lm.types import ChatClient
+from sidejudge_server.trust.codec import samples_json
 from sidejudge_server.trust.types import Target
 from sidejudge_storage import (
     EvaluationFilter,
@@ -64,6 +66,7 @@ class EvaluateCommand:
         experiment_id: The experiment whose arm made what is judged, or "".
         arm_id: That arm, or "" for the one that the subject was assigned.
         target: What answers that are accepted are to meet; None to leave that open.
+        n_samples: How many times to judge; the answer is their mean.
     """
 
     judge_id: str
@@ -78,6 +81,7 @@ class EvaluateCommand:
     experiment_id: str = ""
     arm_id: str = ""
     target: Target | None = None
+    n_samples: int = 1
 
 
 Assess = Callable[[str, int, float | None, Target | None], Awaitable[str | None]]
@@ -284,8 +288,11 @@ class EvaluationService:
     async def _assessed(
         self, command: EvaluateCommand, record: EvaluationRecord
     ) -> EvaluationRecord:
-        """Say what is known of the answer's confidence, and whether it meets the target."""
-        if self._assess is None:
+        """Say what is known of the answer's confidence, and whether it meets the target.
+
+        The labels are of answers to one question each; the mean of several is another judge.
+        """
+        if self._assess is None or command.n_samples > 1:
             return record
         found = await self._assess(
             record.judge_id, record.version, record.confidence, command.target
@@ -303,12 +310,23 @@ class EvaluationService:
         spent_s: float,
     ) -> Answer:
         timeout_s = command.timeout_s
+        if timeout_s is not None:
+            timeout_s = max(0.0, timeout_s - spent_s)
+        if command.n_samples > 1:
+            return await evaluate_repeatedly(
+                version.program,
+                item,
+                self._client,
+                n_samples=command.n_samples,
+                explain=command.explain,
+                timeout_s=timeout_s,
+            )
         return await evaluate(
             version.program,
             item,
             self._client,
             explain=command.explain,
-            timeout_s=None if timeout_s is None else max(0.0, timeout_s - spent_s),
+            timeout_s=timeout_s,
         )
 
     def _remember(self, record: EvaluationRecord) -> None:
@@ -386,6 +404,8 @@ def _fingerprint(command: EvaluateCommand) -> str:
     ]
     if command.experiment_id:  # else as before there were experiments
         parts += [command.experiment_id, command.arm_id]
+    if command.n_samples > 1:  # likewise
+        parts.append({"n_samples": command.n_samples})
     if command.target is not None:  # likewise
         parts.append(asdict(command.target))
     return canonical_json(parts)
@@ -435,6 +455,7 @@ def _record(
         influences_json=canonical_json([asdict(i) for i in answer.influences])
         if version.program.memory is not None
         else None,
+        trust_json=samples_json(answer.samples) if answer.samples else None,
         experiment_id=route.experiment_id if route else None,
         arm_id=route.arm_id if route else None,
         stage=route.stage if route else None,

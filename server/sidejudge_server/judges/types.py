@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -26,6 +27,7 @@ __all__ = [
     "Recalled",
     "RubricInput",
     "RubricResult",
+    "Samples",
     "ScoreHead",
     "ScoreMap",
     "Verdict",
@@ -58,6 +60,7 @@ class ConfidenceSource(StrEnum):
 
     LOGPROB = "logprob"
     STATED = "stated"
+    SAMPLED = "sampled"
     NONE = "none"
 
 
@@ -291,6 +294,33 @@ class RubricResult:
     reasoning: str
     suggestions: tuple[str, ...]
     criterion_scores: tuple[CriterionScore, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """What several judgments of one item said.
+
+    Attributes:
+        values: Scores, or P(pass) and half of P(partial), 0..1, in the order of asking.
+        verdicts: Of judges that answer verdicts, else empty.
+        flip_rate: Probability that two of them, drawn at random, differ in verdict; None for scores.
+    """
+
+    values: tuple[float, ...]
+    verdicts: tuple[Verdict, ...]
+    flip_rate: float | None
+
+    @property
+    def mean(self) -> float:
+        """The mean value."""
+        return sum(self.values) / len(self.values)
+
+    @property
+    def stddev(self) -> float:
+        """The standard deviation of the values (n - 1)."""
+        mean = self.mean
+        squares = sum((value - mean) ** 2 for value in self.values)
+        return math.sqrt(squares / (len(self.values) - 1))
 
 
 JudgeResult = Judgment | RubricResult

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sidejudge_server.judges.codec import canonical_json
+from sidejudge_server.judges.types import Samples
 from sidejudge_server.trust.types import (
     Calibration,
     Certificate,
@@ -24,6 +25,7 @@ __all__ = [
     "grounds_json",
     "reliability_from_json",
     "reliability_to_json",
+    "samples_json",
     "split_trust_json",
     "trust_json",
 ]
@@ -95,6 +97,18 @@ def trust_json(
         "reason": reason,
     }
     return f"{canonical_json(own)[:-1]},{_GROUNDS}{grounds}}}"
+
+
+def samples_json(samples: Samples) -> str:
+    """Return what an evaluation keeps of several judgments, in the form of `trust_json`."""
+    own = {
+        "samples": {
+            "values": samples.values,
+            "verdicts": [verdict.value for verdict in samples.verdicts],
+            "flip_rate": samples.flip_rate,
+        }
+    }
+    return f'{canonical_json(own)[:-1]},{_GROUNDS}{{"labels":0}}}}'
 
 
 def split_trust_json(text: str) -> tuple[dict[str, Any], str]:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -36,6 +37,9 @@ from sidejudge_storage import (
     Storage,
 )
 from sidejudge_storage.ids import new_id
+
+if TYPE_CHECKING:
+    from sidejudge_server.trust.consistency import JudgeConsistency
 
 __all__ = ["Reliabilities"]
 
@@ -116,6 +120,13 @@ class Reliabilities:
         """Return what is known of a version with the model that serves; None without labels."""
         known = self._known.get((judge_id, version, self._model))
         return known.reliability if known is not None else None
+
+    async def consistency(self, judge_id: str, version: int) -> JudgeConsistency:
+        """Return how far a version agrees with itself."""
+        documents = await self._storage.reliability.samples(
+            judge_id, version, self._model, limit=_MOST_LABELS
+        )
+        return await asyncio.to_thread(_consistency, documents)
 
     async def certificate(
         self, judge_id: str, version: int, target: Target
@@ -230,7 +241,13 @@ def _decide(certificate: Certificate, confidence: float | None) -> tuple[Decisio
     )
 
 
-# Both import scipy, which takes a second, where labels are: not when the server starts.
+# These import numpy and scipy, which takes a second, where labels are: not when the server starts.
+
+
+def _consistency(documents: Sequence[str]) -> JudgeConsistency:
+    from sidejudge_server.trust.consistency import consistency
+
+    return consistency(documents)
 
 
 def _certify(reliability: Reliability, target: Target) -> Certificate:

@@ -14,6 +14,8 @@ from sidejudge_storage.tables import RELIABILITY
 __all__ = ["LabelledConfidence", "ReliabilityReader"]
 
 _OF_VERSION = "e.judge_id = ? AND e.version = ? AND e.model = ?"
+_ASKED_ONCE = "e.confidence IS NOT NULL AND e.confidence_source <> 'sampled'"
+"""The mean of several judgments is more confident, or less, than each of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class ReliabilityReader(Reader[ReliabilityRecord]):
             SELECT e.evaluation_id, e.group_key, l.source, e.confidence, e.verdict, l.verdict
             FROM evaluations AS e JOIN labels AS l USING (evaluation_id)
             WHERE {_OF_VERSION} AND e.audit_probability IS NOT NULL
-                AND e.confidence IS NOT NULL AND l.verdict IS NOT NULL
+                AND {_ASKED_ONCE} AND l.verdict IS NOT NULL
             ORDER BY e.evaluation_id DESC LIMIT ?""",  # noqa: S608 - see above
             [judge_id, judge_id, version, model, limit],
         )
@@ -72,7 +74,19 @@ class ReliabilityReader(Reader[ReliabilityRecord]):
         """Return confidences of items that were not chosen to be labelled, of the newest ones."""
         rows = await self._rows(
             f"""SELECT e.confidence FROM evaluations AS e
-            WHERE {_OF_VERSION} AND e.audit_probability IS NULL AND e.confidence IS NOT NULL
+            WHERE {_OF_VERSION} AND e.audit_probability IS NULL AND {_ASKED_ONCE}
+            ORDER BY e.evaluation_id DESC LIMIT ?""",  # noqa: S608 - text is ours, values are bound
+            [judge_id, version, model, limit],
+        )
+        return [row[0] for row in rows]
+
+    async def samples(
+        self, judge_id: str, version: int, model: str, *, limit: int
+    ) -> list[str]:
+        """Return the ``trust_json`` of items that were judged several times, of the newest ones."""
+        rows = await self._rows(
+            f"""SELECT e.trust_json FROM evaluations AS e
+            WHERE {_OF_VERSION} AND (e.trust_json->'samples') IS NOT NULL
             ORDER BY e.evaluation_id DESC LIMIT ?""",  # noqa: S608 - text is ours, values are bound
             [judge_id, version, model, limit],
         )

@@ -38,6 +38,8 @@ class _ConfidenceSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Conf
     """A number that the LM wrote."""
     CONFIDENCE_SOURCE_NONE: _ConfidenceSource.ValueType  # 3
     """The LM gave neither."""
+    CONFIDENCE_SOURCE_SAMPLED: _ConfidenceSource.ValueType  # 4
+    """The mean of several judgments."""
 
 class ConfidenceSource(_ConfidenceSource, metaclass=_ConfidenceSourceEnumTypeWrapper):
     """Where a probability comes from."""
@@ -50,6 +52,8 @@ CONFIDENCE_SOURCE_STATED: ConfidenceSource.ValueType  # 2
 """A number that the LM wrote."""
 CONFIDENCE_SOURCE_NONE: ConfidenceSource.ValueType  # 3
 """The LM gave neither."""
+CONFIDENCE_SOURCE_SAMPLED: ConfidenceSource.ValueType  # 4
+"""The mean of several judgments."""
 Global___ConfidenceSource: _TypeAlias = ConfidenceSource  # noqa: Y015
 
 @_typing.final
@@ -338,6 +342,7 @@ class Evaluation(_message.Message):
     CALIBRATED_CONFIDENCE_FIELD_NUMBER: _builtins.int
     CALIBRATION_FIELD_NUMBER: _builtins.int
     SELECTION_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name, `evaluations/{evaluation}`; names sort by time."""
     judge: _builtins.str
@@ -396,6 +401,10 @@ class Evaluation(_message.Message):
     def selection(self) -> Global___SelectionResult:
         """Output only. Whether the answer meets the target that the request named; unset without one."""
 
+    @_builtins.property
+    def consistency(self) -> Global___Consistency:
+        """Output only. What the single judgments said, if the request asked for several."""
+
     def __init__(
         self,
         *,
@@ -418,10 +427,11 @@ class Evaluation(_message.Message):
         calibrated_confidence: _builtins.float | None = ...,
         calibration: Global___ConfidenceCalibration | None = ...,
         selection: Global___SelectionResult | None = ...,
+        consistency: Global___Consistency | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_audit_probability", b"_audit_probability", "_calibrated_confidence", b"_calibrated_confidence", "artifact_input", b"artifact_input", "audit_probability", b"audit_probability", "calibrated_confidence", b"calibrated_confidence", "calibration", b"calibration", "create_time", b"create_time", "input", b"input", "judgment", b"judgment", "result", b"result", "rubric", b"rubric", "rubric_input", b"rubric_input", "selection", b"selection", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_audit_probability", b"_audit_probability", "_calibrated_confidence", b"_calibrated_confidence", "artifact_input", b"artifact_input", "audit_probability", b"audit_probability", "calibrated_confidence", b"calibrated_confidence", "calibration", b"calibration", "consistency", b"consistency", "create_time", b"create_time", "input", b"input", "judgment", b"judgment", "result", b"result", "rubric", b"rubric", "rubric_input", b"rubric_input", "selection", b"selection", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audit_probability", b"_audit_probability", "_calibrated_confidence", b"_calibrated_confidence", "arm", b"arm", "artifact_input", b"artifact_input", "audit_probability", b"audit_probability", "calibrated_confidence", b"calibrated_confidence", "calibration", b"calibration", "create_time", b"create_time", "experiment", b"experiment", "group", b"group", "influences", b"influences", "input", b"input", "judge", b"judge", "judge_version", b"judge_version", "judgment", b"judgment", "labels", b"labels", "name", b"name", "result", b"result", "rubric", b"rubric", "rubric_input", b"rubric_input", "selection", b"selection", "subject", b"subject", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audit_probability", b"_audit_probability", "_calibrated_confidence", b"_calibrated_confidence", "arm", b"arm", "artifact_input", b"artifact_input", "audit_probability", b"audit_probability", "calibrated_confidence", b"calibrated_confidence", "calibration", b"calibration", "consistency", b"consistency", "create_time", b"create_time", "experiment", b"experiment", "group", b"group", "influences", b"influences", "input", b"input", "judge", b"judge", "judge_version", b"judge_version", "judgment", b"judgment", "labels", b"labels", "name", b"name", "result", b"result", "rubric", b"rubric", "rubric_input", b"rubric_input", "selection", b"selection", "subject", b"subject", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__audit_probability: _TypeAlias = _typing.Literal["audit_probability"]  # noqa: Y015
     _WhichOneofArgType__audit_probability: _TypeAlias = _typing.Literal["_audit_probability", b"_audit_probability"]  # noqa: Y015
@@ -441,6 +451,54 @@ class Evaluation(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
 
 Global___Evaluation: _TypeAlias = Evaluation  # noqa: Y015
+
+@_typing.final
+class Consistency(_message.Message):
+    """How far several judgments of one item agree with each other."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    N_SAMPLES_FIELD_NUMBER: _builtins.int
+    MEAN_FIELD_NUMBER: _builtins.int
+    STDDEV_FIELD_NUMBER: _builtins.int
+    FLIP_RATE_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    VERDICTS_FIELD_NUMBER: _builtins.int
+    n_samples: _builtins.int
+    """How many there were."""
+    mean: _builtins.float
+    """Mean value: score, or P(pass) and half of P(partial), 0..1."""
+    stddev: _builtins.float
+    """Standard deviation of the values (n - 1)."""
+    flip_rate: _builtins.float
+    """Probability that two of them, drawn at random, differ in verdict; unset for scores."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The single values, in the order of asking."""
+
+    @_builtins.property
+    def verdicts(self) -> _containers.RepeatedScalarFieldContainer[_judge_pb2.Verdict.ValueType]:
+        """The single verdicts; empty for scores."""
+
+    def __init__(
+        self,
+        *,
+        n_samples: _builtins.int = ...,
+        mean: _builtins.float = ...,
+        stddev: _builtins.float = ...,
+        flip_rate: _builtins.float | None = ...,
+        values: _abc.Iterable[_builtins.float] | None = ...,
+        verdicts: _abc.Iterable[_judge_pb2.Verdict.ValueType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_flip_rate", b"_flip_rate", "flip_rate", b"flip_rate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_flip_rate", b"_flip_rate", "flip_rate", b"flip_rate", "mean", b"mean", "n_samples", b"n_samples", "stddev", b"stddev", "values", b"values", "verdicts", b"verdicts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__flip_rate: _TypeAlias = _typing.Literal["flip_rate"]  # noqa: Y015
+    _WhichOneofArgType__flip_rate: _TypeAlias = _typing.Literal["_flip_rate", b"_flip_rate"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__flip_rate) -> _WhichOneofReturnType__flip_rate | None: ...
+
+Global___Consistency: _TypeAlias = Consistency  # noqa: Y015
 
 @_typing.final
 class LabelledFigure(_message.Message):

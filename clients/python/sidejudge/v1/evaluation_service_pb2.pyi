@@ -62,6 +62,7 @@ class EvaluateRequest(_message.Message):
     EXPERIMENT_FIELD_NUMBER: _builtins.int
     ARM_FIELD_NUMBER: _builtins.int
     SELECTION_FIELD_NUMBER: _builtins.int
+    N_SAMPLES_FIELD_NUMBER: _builtins.int
     judge: _builtins.str
     """Required. `judges/{judge}`."""
     judge_version: _builtins.str
@@ -78,6 +79,8 @@ class EvaluateRequest(_message.Message):
     """The experiment whose arm made what is judged, `experiments/{experiment}`; only experiments without a judge, whose arms the caller names. The subject must have been assigned."""
     arm: _builtins.str
     """The arm that made it; required if the experiment is in MODE_SHADOW, else taken from the subject's assignment."""
+    n_samples: _builtins.int
+    """How many times to judge the item: in other orders of the same input, at a temperature above 0 from the second time on. The answer is their mean, `Evaluation.consistency` says how far they agree; reasons come with the first one and are left out if its verdict is another one. 0 and 1 for once; at most 16; not together with `selection`, whose labels are of answers to one question."""
     @_builtins.property
     def rubric_input(self) -> _evaluation_pb2.RubricInput:
         """For rubric judges."""
@@ -109,10 +112,11 @@ class EvaluateRequest(_message.Message):
         experiment: _builtins.str = ...,
         arm: _builtins.str = ...,
         selection: _evaluation_pb2.Selection | None = ...,
+        n_samples: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["artifact_input", b"artifact_input", "input", b"input", "rubric_input", b"rubric_input", "selection", b"selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "artifact_input", b"artifact_input", "experiment", b"experiment", "group", b"group", "input", b"input", "judge", b"judge", "judge_version", b"judge_version", "labels", b"labels", "omit_reasoning", b"omit_reasoning", "request_id", b"request_id", "rubric_input", b"rubric_input", "selection", b"selection", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "artifact_input", b"artifact_input", "experiment", b"experiment", "group", b"group", "input", b"input", "judge", b"judge", "judge_version", b"judge_version", "labels", b"labels", "n_samples", b"n_samples", "omit_reasoning", b"omit_reasoning", "request_id", b"request_id", "rubric_input", b"rubric_input", "selection", b"selection", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["rubric_input", "artifact_input"]  # noqa: Y015
     _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from sidejudge.v1 import evaluation_pb2 as sidejudge_dot_v1_dot_evaluation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n sidejudge/v1/trust_service.proto\x12\x0csidejudge.v1\x1a\x1dsidejudge/v1/evaluation.proto\"/\n\x1fGetConfidenceCalibrationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xa8\x01\n GetConfidenceCalibrationResponse\x12\x15\n\rjudge_version\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x38\n\x0b\x63\x61libration\x18\x03 \x01(\x0b\x32#.sidejudge.v1.ConfidenceCalibration\x12\x16\n\tagreement\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_agreement\"S\n\x17\x43\x65rtifySelectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\tselection\x18\x02 \x01(\x0b\x32\x17.sidejudge.v1.Selection\"t\n\x18\x43\x65rtifySelectionResponse\x12\x15\n\rjudge_version\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x32\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0b\x32\x1d.sidejudge.v1.SelectionResult2\xec\x01\n\x0cTrustService\x12y\n\x18GetConfidenceCalibration\x12-.sidejudge.v1.GetConfidenceCalibrationRequest\x1a..sidejudge.v1.GetConfidenceCalibrationResponse\x12\x61\n\x10\x43\x65rtifySelection\x12%.sidejudge.v1.CertifySelectionRequest\x1a&.sidejudge.v1.CertifySelectionResponseBg\n\x10\x64\x65v.sidejudge.v1P\x01ZBgithub.com/sidejudge/sidejudge/clients/go/sidejudge/v1;sidejudgev1\xaa\x02\x0cSidejudge.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n sidejudge/v1/trust_service.proto\x12\x0csidejudge.v1\x1a\x1dsidejudge/v1/evaluation.proto\"/\n\x1fGetConfidenceCalibrationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xa8\x01\n GetConfidenceCalibrationResponse\x12\x15\n\rjudge_version\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x38\n\x0b\x63\x61libration\x18\x03 \x01(\x0b\x32#.sidejudge.v1.ConfidenceCalibration\x12\x16\n\tagreement\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_agreement\"S\n\x17\x43\x65rtifySelectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\tselection\x18\x02 \x01(\x0b\x32\x17.sidejudge.v1.Selection\"t\n\x18\x43\x65rtifySelectionResponse\x12\x15\n\rjudge_version\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x32\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0b\x32\x1d.sidejudge.v1.SelectionResult\"*\n\x1aGetJudgeConsistencyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x99\x02\n\x1bGetJudgeConsistencyResponse\x12\x15\n\rjudge_version\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0b\x65valuations\x18\x03 \x01(\x03\x12\x0f\n\x07samples\x18\x04 \x01(\x03\x12:\n\x14within_item_variance\x18\x05 \x01(\x0b\x32\x1c.sidejudge.v1.LabelledFigure\x12\x31\n\x0bnoise_share\x18\x06 \x01(\x0b\x32\x1c.sidejudge.v1.LabelledFigure\x12/\n\tflip_rate\x18\x07 \x01(\x0b\x32\x1c.sidejudge.v1.LabelledFigure\x12\x0e\n\x06reason\x18\x08 \x01(\t2\xd8\x02\n\x0cTrustService\x12y\n\x18GetConfidenceCalibration\x12-.sidejudge.v1.GetConfidenceCalibrationRequest\x1a..sidejudge.v1.GetConfidenceCalibrationResponse\x12\x61\n\x10\x43\x65rtifySelection\x12%.sidejudge.v1.CertifySelectionRequest\x1a&.sidejudge.v1.CertifySelectionResponse\x12j\n\x13GetJudgeConsistency\x12(.sidejudge.v1.GetJudgeConsistencyRequest\x1a).sidejudge.v1.GetJudgeConsistencyResponseBg\n\x10\x64\x65v.sidejudge.v1P\x01ZBgithub.com/sidejudge/sidejudge/clients/go/sidejudge/v1;sidejudgev1\xaa\x02\x0cSidejudge.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +41,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CERTIFYSELECTIONREQUEST']._serialized_end=384
   _globals['_CERTIFYSELECTIONRESPONSE']._serialized_start=386
   _globals['_CERTIFYSELECTIONRESPONSE']._serialized_end=502
-  _globals['_TRUSTSERVICE']._serialized_start=505
-  _globals['_TRUSTSERVICE']._serialized_end=741
+  _globals['_GETJUDGECONSISTENCYREQUEST']._serialized_start=504
+  _globals['_GETJUDGECONSISTENCYREQUEST']._serialized_end=546
+  _globals['_GETJUDGECONSISTENCYRESPONSE']._serialized_start=549
+  _globals['_GETJUDGECONSISTENCYRESPONSE']._serialized_end=830
+  _globals['_TRUSTSERVICE']._serialized_start=833
+  _globals['_TRUSTSERVICE']._serialized_end=1177
 # @@protoc_insertion_point(module_scope)

@@ -138,3 +138,81 @@ class CertifySelectionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CertifySelectionResponse: _TypeAlias = CertifySelectionResponse  # noqa: Y015
+
+@_typing.final
+class GetJudgeConsistencyRequest(_message.Message):
+    """Request of GetJudgeConsistency."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `judges/{judge}/versions/{version}`, or `judges/{judge}` for the deployed one."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetJudgeConsistencyRequest: _TypeAlias = GetJudgeConsistencyRequest  # noqa: Y015
+
+@_typing.final
+class GetJudgeConsistencyResponse(_message.Message):
+    """Response of GetJudgeConsistency."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JUDGE_VERSION_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    EVALUATIONS_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    WITHIN_ITEM_VARIANCE_FIELD_NUMBER: _builtins.int
+    NOISE_SHARE_FIELD_NUMBER: _builtins.int
+    FLIP_RATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    judge_version: _builtins.str
+    """The version, `judges/{judge}/versions/{version}`."""
+    model: _builtins.str
+    """The model that serves."""
+    evaluations: _builtins.int
+    """Evaluations with several judgments, at most the newest 2,000."""
+    samples: _builtins.int
+    """Judgments of these."""
+    reason: _builtins.str
+    """Why there are no figures, and what to do; empty if there are."""
+    @_builtins.property
+    def within_item_variance(self) -> _evaluation_pb2.LabelledFigure:
+        """Variance of the values of one item, 0..1."""
+
+    @_builtins.property
+    def noise_share(self) -> _evaluation_pb2.LabelledFigure:
+        """Share of the variance of the values that is noise: 1 - ICC(1). An agent that is trained on these values is trained on that much noise."""
+
+    @_builtins.property
+    def flip_rate(self) -> _evaluation_pb2.LabelledFigure:
+        """Mean probability that two judgments of one item differ in verdict; unset for scores."""
+
+    def __init__(
+        self,
+        *,
+        judge_version: _builtins.str = ...,
+        model: _builtins.str = ...,
+        evaluations: _builtins.int = ...,
+        samples: _builtins.int = ...,
+        within_item_variance: _evaluation_pb2.LabelledFigure | None = ...,
+        noise_share: _evaluation_pb2.LabelledFigure | None = ...,
+        flip_rate: _evaluation_pb2.LabelledFigure | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["flip_rate", b"flip_rate", "noise_share", b"noise_share", "within_item_variance", b"within_item_variance"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluations", b"evaluations", "flip_rate", b"flip_rate", "judge_version", b"judge_version", "model", b"model", "noise_share", b"noise_share", "reason", b"reason", "samples", b"samples", "within_item_variance", b"within_item_variance"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetJudgeConsistencyResponse: _TypeAlias = GetJudgeConsistencyResponse  # noqa: Y015

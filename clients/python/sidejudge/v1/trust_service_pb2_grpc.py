@@ -45,6 +45,11 @@ class TrustServiceStub:
                 request_serializer=sidejudge_dot_v1_dot_trust__service__pb2.CertifySelectionRequest.SerializeToString,
                 response_deserializer=sidejudge_dot_v1_dot_trust__service__pb2.CertifySelectionResponse.FromString,
                 _registered_method=True)
+        self.GetJudgeConsistency = channel.unary_unary(
+                '/sidejudge.v1.TrustService/GetJudgeConsistency',
+                request_serializer=sidejudge_dot_v1_dot_trust__service__pb2.GetJudgeConsistencyRequest.SerializeToString,
+                response_deserializer=sidejudge_dot_v1_dot_trust__service__pb2.GetJudgeConsistencyResponse.FromString,
+                _registered_method=True)
 
 
 class TrustServiceServicer:
@@ -65,6 +70,13 @@ class TrustServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetJudgeConsistency(self, request, context):
+        """Says how much of the differences between a version's answers is noise of the judge, by its newest evaluations with several judgments. Errors: JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrustServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -77,6 +89,11 @@ def add_TrustServiceServicer_to_server(servicer, server):
                     servicer.CertifySelection,
                     request_deserializer=sidejudge_dot_v1_dot_trust__service__pb2.CertifySelectionRequest.FromString,
                     response_serializer=sidejudge_dot_v1_dot_trust__service__pb2.CertifySelectionResponse.SerializeToString,
+            ),
+            'GetJudgeConsistency': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetJudgeConsistency,
+                    request_deserializer=sidejudge_dot_v1_dot_trust__service__pb2.GetJudgeConsistencyRequest.FromString,
+                    response_serializer=sidejudge_dot_v1_dot_trust__service__pb2.GetJudgeConsistencyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -134,6 +151,33 @@ class TrustService:
             '/sidejudge.v1.TrustService/CertifySelection',
             sidejudge_dot_v1_dot_trust__service__pb2.CertifySelectionRequest.SerializeToString,
             sidejudge_dot_v1_dot_trust__service__pb2.CertifySelectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetJudgeConsistency(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidejudge.v1.TrustService/GetJudgeConsistency',
+            sidejudge_dot_v1_dot_trust__service__pb2.GetJudgeConsistencyRequest.SerializeToString,
+            sidejudge_dot_v1_dot_trust__service__pb2.GetJudgeConsistencyResponse.FromString,
             options,
             channel_credentials,
             insecure,

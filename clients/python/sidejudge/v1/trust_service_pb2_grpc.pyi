@@ -39,6 +39,8 @@ class TrustServiceStub:
     """Says what is known of the confidence of a version with the model that serves. Errors: JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND."""
     CertifySelection: _grpc.UnaryUnaryMultiCallable[_trust_service_pb2.CertifySelectionRequest, _trust_service_pb2.CertifySelectionResponse]
     """Says which share of a version's answers meets a target, and what that rests on; or about how many labels are missing. Errors: JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND, INVALID_REQUEST."""
+    GetJudgeConsistency: _grpc.UnaryUnaryMultiCallable[_trust_service_pb2.GetJudgeConsistencyRequest, _trust_service_pb2.GetJudgeConsistencyResponse]
+    """Says how much of the differences between a version's answers is noise of the judge, by its newest evaluations with several judgments. Errors: JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND."""
 
 @_typing.type_check_only
 class TrustServiceAsyncStub(TrustServiceStub):
@@ -49,6 +51,8 @@ class TrustServiceAsyncStub(TrustServiceStub):
     """Says what is known of the confidence of a version with the model that serves. Errors: JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND."""
     CertifySelection: _aio.UnaryUnaryMultiCallable[_trust_service_pb2.CertifySelectionRequest, _trust_service_pb2.CertifySelectionResponse]  # type: ignore[assignment]
     """Says which share of a version's answers meets a target, and what that rests on; or about how many labels are missing. Errors: JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND, INVALID_REQUEST."""
+    GetJudgeConsistency: _aio.UnaryUnaryMultiCallable[_trust_service_pb2.GetJudgeConsistencyRequest, _trust_service_pb2.GetJudgeConsistencyResponse]  # type: ignore[assignment]
+    """Says how much of the differences between a version's answers is noise of the judge, by its newest evaluations with several judgments. Errors: JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND."""
 
 class TrustServiceServicer(metaclass=_abc_1.ABCMeta):
     """Says how far a judge may be trusted, by what people have said of items that were drawn by chance."""
@@ -68,5 +72,13 @@ class TrustServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trust_service_pb2.CertifySelectionResponse, _abc.Awaitable[_trust_service_pb2.CertifySelectionResponse]]:
         """Says which share of a version's answers meets a target, and what that rests on; or about how many labels are missing. Errors: JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND, INVALID_REQUEST."""
+
+    @_abc_1.abstractmethod
+    def GetJudgeConsistency(
+        self,
+        request: _trust_service_pb2.GetJudgeConsistencyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trust_service_pb2.GetJudgeConsistencyResponse, _abc.Awaitable[_trust_service_pb2.GetJudgeConsistencyResponse]]:
+        """Says how much of the differences between a version's answers is noise of the judge, by its newest evaluations with several judgments. Errors: JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND."""
 
 def add_TrustServiceServicer_to_server(servicer: TrustServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
