@@ -77,6 +77,8 @@ from sidejudge_storage.readers.quality import (
     QualitySums,
 )
 from sidejudge_storage.readers.reliability import (
+    Annotation,
+    LabelledAnswer,
     LabelledConfidence,
     ReliabilityReader,
 )
@@ -113,6 +115,7 @@ __all__ = [
     "QUALITY_VALUE",
     "QUANTILES",
     "AcknowledgedRowsMissingError",
+    "Annotation",
     "ArmCalls",
     "AuditLabel",
     "CalibrationBin",
@@ -150,6 +153,7 @@ __all__ = [
     "JudgeVersionRecord",
     "JudgedSums",
     "LabelRate",
+    "LabelledAnswer",
     "LabelledConfidence",
     "MetricStatistics",
     "MonitorEventRecord",

@@ -345,3 +345,116 @@ def test_samples_out_of_range_are_refused(server, fields, violation):
     error = failure(server.client.evaluation.Evaluate, artifact(**fields))
     assert error.reason == "INVALID_REQUEST"
     assert [v.field for v in error.violations] == [violation]
+
+
+def report(client, **fields):
+    return client.trust.GetJudgeReport(pb.GetJudgeReportRequest(name=JUDGE, **fields))
+
+
+def label(client, evaluation, *, passed, author="", source="SOURCE_EXPERT"):
+    client.feedback.RecordFeedback(
+        feedback_service_pb2.RecordFeedbackRequest(
+            feedback=feedback_pb2.Feedback(
+                evaluation=evaluation.name,
+                verdict=judge_pb2.VERDICT_PASS if passed else judge_pb2.VERDICT_FAIL,
+                author=author,
+                source=feedback_pb2.Feedback.Source.Value(source),
+            )
+        )
+    )
+
+
+def test_a_judge_is_put_beside_people(server):
+    """Of 12 failing items the judge finds 9, of 8 others it passes 6."""
+    client = server.client
+    audit(client, 1.0)
+    outcomes = [(False, False)] * 9 + [(False, True)] * 3
+    outcomes += [(True, True)] * 6 + [(True, False)] * 2
+    for number, (truth, answer) in enumerate(outcomes):
+        evaluation = judged(
+            client, 0.9 if answer else 0.1, selection=None,
+            labels={"team": "a" if number % 2 else "b"},
+        )  # fmt: skip
+        source = "SOURCE_EXPERT" if number < 12 else "SOURCE_USER"
+        label(client, evaluation, passed=truth, source=source)
+    found = report(client, slice_label="team")
+    assert found.items == 20
+    assert found.agreement.value == pytest.approx(15 / 20)
+    assert found.true_positive_rate.value == pytest.approx(9 / 12)
+    assert found.true_negative_rate.value == pytest.approx(6 / 8)
+    assert found.balanced_accuracy.value == pytest.approx(0.75)
+    # p_o = 0.75, p_e = 0.6 * 0.55 + 0.4 * 0.45.
+    assert found.kappa.value == pytest.approx((0.75 - 0.51) / 0.49)
+    assert found.kappa.low < found.kappa.value < found.kappa.high
+    counts = {(c.label, c.verdict): c.count for c in found.confusion}
+    passed, failed = judge_pb2.VERDICT_PASS, judge_pb2.VERDICT_FAIL
+    assert counts == {
+        (failed, failed): 9,
+        (failed, passed): 3,
+        (passed, failed): 2,
+        (passed, passed): 6,
+    }
+    assert [(p.name, p.items) for p in found.by_source] == [("expert", 12), ("user", 8)]
+    assert found.by_source[0].agreement.value == pytest.approx(0.75)
+    assert {(p.name, p.items) for p in found.by_slice} == {("a", 10), ("b", 10)}
+    assert sum(b.items for b in found.confidence_bins) == 20
+    assert not found.HasField("mean_absolute_error")
+    assert "3 named annotators" in found.annotator_test.reason
+
+
+def test_picked_items_are_counted_only_if_asked_for(server):
+    client = server.client
+    audit(client, 0.0)
+    label(client, judged(client, 0.9, selection=None), passed=False)
+    assert report(client).items == 0
+    assert "include_picked" in report(client).reason
+    found = report(client, include_picked=True)
+    assert (found.items, found.agreement.value) == (1, 0.0)
+
+
+def test_a_judge_as_good_as_the_annotators_may_replace_them(server):
+    """Each annotator errs on items of its own, the judge on fewer."""
+    client = server.client
+    for number in range(40):
+        truth = number % 2 == 0
+        right = number % 20 != 0
+        evaluation = judged(client, 0.9 if truth == right else 0.1, selection=None)
+        for place, author in enumerate(("ann", "bea", "cem")):
+            errs = number % 8 == place + 1
+            label(client, evaluation, passed=truth != errs, author=author)
+    test = report(client, include_picked=True).annotator_test
+    assert (test.annotators, test.items) == (3, 40)
+    assert test.reason == ""
+    assert test.winning_rate == 1.0
+    assert test.may_replace
+    assert test.advantage > 0.8
+
+
+def test_reports_of_scores_have_errors_instead_of_rates(server):
+    client = server.client
+    for grade, truth in ((5.0, 1.0), (3.0, 0.25), (1.0, 0.0), (4.0, 0.5)):
+        request = rubric(f"grade={grade} fine", omit_reasoning=True)
+        evaluation = client.evaluation.Evaluate(request, timeout=30).evaluation
+        client.feedback.RecordFeedback(
+            feedback_service_pb2.RecordFeedbackRequest(
+                feedback=feedback_pb2.Feedback(evaluation=evaluation.name, score=truth)
+            )
+        )
+    found = client.trust.GetJudgeReport(
+        pb.GetJudgeReportRequest(name="judges/rubric", include_picked=True)
+    )
+    assert found.items == 4
+    assert found.mean_absolute_error.value == pytest.approx(0.125)
+    assert found.spearman == pytest.approx(1.0)
+    assert found.kendall_tau == pytest.approx(1.0)
+    assert found.agreement.value == pytest.approx(0.875)
+    assert not found.HasField("kappa")
+    assert not found.confusion
+
+
+def test_an_epsilon_out_of_range_is_refused(server):
+    error = failure(
+        server.client.trust.GetJudgeReport,
+        pb.GetJudgeReportRequest(name="nonsense", epsilon=1.0),
+    )
+    assert sorted(v.field for v in error.violations) == ["epsilon", "name"]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from sidejudge.v1 import trust_service_pb2 as pb
+from typing import Final
+
 from sidejudge.v1.trust_service_pb2_grpc import TrustServiceServicer
+
+from sidejudge.v1 import trust_service_pb2 as pb
+from sidejudge_server.api.convert_report import report_message
 from sidejudge_server.api.convert_trust import (
     calibration_message,
     certificate_message,
@@ -17,6 +21,9 @@ from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.trust.reliabilities import Reliabilities
 
 __all__ = ["TrustServicer"]
+
+_EPSILON: Final = 0.15
+"""Of the alternative annotator test, beside skilled annotators."""
 
 
 class TrustServicer(TrustServiceServicer):
@@ -57,6 +64,28 @@ class TrustServicer(TrustServiceServicer):
             judge_version=version_name(of.judge_id, of.version),
             model=self._reliabilities.model,
             certificate=certificate_message(certificate),
+        )
+
+    async def GetJudgeReport(
+        self, request: pb.GetJudgeReportRequest, context: object
+    ) -> pb.GetJudgeReportResponse:
+        """Put a version beside people."""
+        checker = Checker(self._max_text_chars)
+        epsilon = request.epsilon or _EPSILON
+        if not 0 < epsilon < 1:
+            checker.add("epsilon", "must be above 0 and below 1")
+        of = self._version(checker, request.name)
+        report = await self._reliabilities.report(
+            of.judge_id,
+            of.version,
+            audit_only=not request.include_picked,
+            slice_key=request.slice_label,
+            epsilon=epsilon,
+        )
+        return report_message(
+            report,
+            judge_version=version_name(of.judge_id, of.version),
+            model=self._reliabilities.model,
         )
 
     async def GetJudgeConsistency(

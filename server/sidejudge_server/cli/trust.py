@@ -6,11 +6,12 @@ import argparse
 
 from sidejudge.v1 import evaluation_pb2
 from sidejudge.v1 import trust_service_pb2 as pb
+from sidejudge_server.benchmark.wire import verdict_word
 from sidejudge_server.cli.connection import connect
 from sidejudge_server.cli.names import judge_name, short, version_name
-from sidejudge_server.cli.printing import key_values, print_message
+from sidejudge_server.cli.printing import key_values, print_message, print_table, say
 
-__all__ = ["certify", "consistency", "selection_words", "show"]
+__all__ = ["certify", "consistency", "report", "selection_words", "show"]
 
 _METHODS = {
     evaluation_pb2.ConfidenceCalibration.METHOD_TEMPERATURE: "temperature",
@@ -81,6 +82,62 @@ def certify(args: argparse.Namespace) -> int:
     return 0
 
 
+def report(args: argparse.Namespace) -> int:
+    """Show a version beside people."""
+    request = pb.GetJudgeReportRequest(
+        name=_name(args),
+        include_picked=args.include_picked,
+        slice_label=args.slice,
+        epsilon=args.epsilon,
+    )
+    with connect(args) as session:
+        answer = session.client.trust.GetJudgeReport(request, timeout=session.timeout_s)
+    if args.json:
+        print_message(answer)
+        return 0
+    test = answer.annotator_test
+    key_values(
+        [
+            ("version", f"{short(answer.judge_version)} with {answer.model}"),
+            ("labelled items", str(answer.items)),
+            ("agreement", _figure(answer, "agreement")),
+            ("finds of what fails", _figure(answer, "true_positive_rate")),
+            ("passes of the rest", _figure(answer, "true_negative_rate")),
+            ("balanced accuracy", _figure(answer, "balanced_accuracy")),
+            ("kappa", _figure(answer, "kappa")),
+            ("mean absolute error", _figure(answer, "mean_absolute_error")),
+            (
+                "Spearman",
+                f"{answer.spearman:.3f}" if answer.HasField("spearman") else None,
+            ),
+            (
+                "instead of annotators",
+                test.reason
+                or f"wins over {test.winning_rate:.0%} of {test.annotators}: "
+                + ("yes" if test.may_replace else "no"),
+            ),
+            ("no figures because", answer.reason or None),
+        ]
+    )
+    if answer.confusion:
+        say("")
+        print_table(
+            ["people say", "it says", "items"],
+            (
+                (verdict_word(c.label), verdict_word(c.verdict), str(c.count))
+                for c in answer.confusion
+            ),
+        )
+    for title, parts in (("source", answer.by_source), (args.slice, answer.by_slice)):
+        if parts:
+            say("")
+            print_table(
+                [title, "items", "agreement"],
+                ((p.name or "-", str(p.items), _figure(p, "agreement")) for p in parts),
+            )
+    return 0
+
+
 def consistency(args: argparse.Namespace) -> int:
     """Show how far a version agrees with itself."""
     with connect(args) as session:
@@ -130,7 +187,10 @@ def selection_words(evaluation: evaluation_pb2.Evaluation) -> list[tuple[str, st
 
 
 def _figure(
-    message: evaluation_pb2.ConfidenceCalibration | pb.GetJudgeConsistencyResponse,
+    message: evaluation_pb2.ConfidenceCalibration
+    | pb.GetJudgeConsistencyResponse
+    | pb.GetJudgeReportResponse
+    | pb.ReportPart,
     field: str,
 ) -> str | None:
     figure: evaluation_pb2.LabelledFigure = getattr(message, field)

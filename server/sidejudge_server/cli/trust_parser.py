@@ -19,6 +19,22 @@ def add_trust(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is p
     )
     add_target(certify, default=0.9)
     _add_judge(certify)
+    report = declare(trust, "report", "trust:report", "Put a judge beside people.")
+    report.add_argument(
+        "--include-picked",
+        action="store_true",
+        help="labels of items that somebody picked too",
+    )
+    report.add_argument(
+        "--slice", default="", metavar="LABEL", help="split by a label of evaluations"
+    )
+    report.add_argument(
+        "--epsilon",
+        type=float,
+        default=0.15,
+        help="how much worse than an annotator it may be (default: 0.15)",
+    )
+    _add_judge(report)
     _add_judge(
         declare(
             trust,

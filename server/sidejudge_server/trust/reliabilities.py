@@ -31,7 +31,9 @@ from sidejudge_server.trust.types import (
     Target,
 )
 from sidejudge_storage import (
+    Annotation,
     FeedbackRecord,
+    LabelledAnswer,
     LabelledConfidence,
     ReliabilityRecord,
     Storage,
@@ -40,6 +42,7 @@ from sidejudge_storage.ids import new_id
 
 if TYPE_CHECKING:
     from sidejudge_server.trust.consistency import JudgeConsistency
+    from sidejudge_server.trust.report_types import JudgeReport
 
 __all__ = ["Reliabilities"]
 
@@ -53,6 +56,7 @@ every label would be many, each with its own chance to err."""
 _MOST_LABELS = 2_000
 _MOST_UNLABELLED = 2_000
 _FEWEST_UNLABELLED = 100
+_MOST_ANSWERS = 10_000
 _MOST_TARGETS = 256
 
 _Key = tuple[str, int, str]
@@ -120,6 +124,27 @@ class Reliabilities:
         """Return what is known of a version with the model that serves; None without labels."""
         known = self._known.get((judge_id, version, self._model))
         return known.reliability if known is not None else None
+
+    async def report(
+        self,
+        judge_id: str,
+        version: int,
+        *,
+        audit_only: bool,
+        slice_key: str,
+        epsilon: float,
+    ) -> JudgeReport:
+        """Put a version beside people; arguments as of `report.judge_report`.
+
+        ``audit_only`` leaves out what people picked to label.
+        """
+        key = judge_id, version, self._model
+        reader = self._storage.reliability
+        answers = await reader.answers(*key, audit_only=audit_only, limit=_MOST_ANSWERS)
+        annotations = await reader.annotations(*key, limit=_MOST_ANSWERS)
+        return await asyncio.to_thread(
+            _report, answers, annotations, slice_key=slice_key, epsilon=epsilon
+        )
 
     async def consistency(self, judge_id: str, version: int) -> JudgeConsistency:
         """Return how far a version agrees with itself."""
@@ -242,6 +267,18 @@ def _decide(certificate: Certificate, confidence: float | None) -> tuple[Decisio
 
 
 # These import numpy and scipy, which takes a second, where labels are: not when the server starts.
+
+
+def _report(
+    answers: Sequence[LabelledAnswer],
+    annotations: Sequence[Annotation],
+    *,
+    slice_key: str,
+    epsilon: float,
+) -> JudgeReport:
+    from sidejudge_server.trust.report import judge_report
+
+    return judge_report(answers, annotations, slice_key=slice_key, epsilon=epsilon)
 
 
 def _consistency(documents: Sequence[str]) -> JudgeConsistency:

@@ -11,7 +11,7 @@ from sidejudge_storage.readers.base import Reader
 from sidejudge_storage.records import ReliabilityRecord
 from sidejudge_storage.tables import RELIABILITY
 
-__all__ = ["LabelledConfidence", "ReliabilityReader"]
+__all__ = ["Annotation", "LabelledAnswer", "LabelledConfidence", "ReliabilityReader"]
 
 _OF_VERSION = "e.judge_id = ? AND e.version = ? AND e.model = ?"
 _ASKED_ONCE = "e.confidence IS NOT NULL AND e.confidence_source <> 'sampled'"
@@ -31,6 +31,33 @@ class LabelledConfidence:
     confidence: float
     verdict: str
     label: str
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledAnswer:
+    """What a judge and people say of an item; verdicts or scores. ``labels_json`` is for slicing."""
+
+    evaluation_id: str
+    group_key: str
+    labels_json: str
+    source: str
+    confidence: float | None
+    verdict: str | None
+    score: float | None
+    label_verdict: str | None
+    label_score: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """The latest that one person says of an item, beside the judge; verdicts or scores."""
+
+    evaluation_id: str
+    author: str
+    verdict: str | None
+    score: float | None
+    label_verdict: str | None
+    label_score: float | None
 
 
 class ReliabilityReader(Reader[ReliabilityRecord]):
@@ -91,3 +118,35 @@ class ReliabilityReader(Reader[ReliabilityRecord]):
             [judge_id, version, model, limit],
         )
         return [row[0] for row in rows]
+
+    async def answers(
+        self, judge_id: str, version: int, model: str, *, audit_only: bool, limit: int
+    ) -> list[LabelledAnswer]:
+        """Return labelled items, newest first; the label as in `labelled`."""
+        audit = "AND e.audit_probability IS NOT NULL" if audit_only else ""
+        rows = await self._rows(
+            # Texts are ours, values are bound.
+            f"""WITH labels AS ({labels_sql("f.judge_id = ?")})
+            SELECT e.evaluation_id, e.group_key, e.labels_json, l.source, e.confidence, e.verdict,
+                e.score, l.verdict, l.score
+            FROM evaluations AS e JOIN labels AS l USING (evaluation_id)
+            WHERE {_OF_VERSION} {audit}
+            ORDER BY e.evaluation_id DESC LIMIT ?""",  # noqa: S608 - see above
+            [judge_id, judge_id, version, model, limit],
+        )
+        return [LabelledAnswer(*row) for row in rows]
+
+    async def annotations(
+        self, judge_id: str, version: int, model: str, *, limit: int
+    ) -> list[Annotation]:
+        """Return what people with a name say of items, newest items first."""
+        rows = await self._rows(
+            # Texts are ours, values are bound.
+            f"""SELECT e.evaluation_id, f.author, any_value(e.verdict), any_value(e.score),
+                max_by(f.verdict, f.feedback_id), max_by(f.score, f.feedback_id)
+            FROM evaluations AS e JOIN feedback AS f USING (evaluation_id)
+            WHERE {_OF_VERSION} AND f.author <> ''
+            GROUP BY e.evaluation_id, f.author ORDER BY e.evaluation_id DESC, f.author LIMIT ?""",  # noqa: S608 - see above
+            [judge_id, version, model, limit],
+        )
+        return [Annotation(*row) for row in rows]

@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from sidejudge.v1 import evaluation_pb2 as sidejudge_dot_v1_dot_evaluation__pb2
+from sidejudge.v1 import optimization_pb2 as sidejudge_dot_v1_dot_optimization__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n sidejudge/v1/trust_service.proto\x12\x0csidejudge.v1\x1a\x1dsidejudge/v1/evaluation.proto\"/\n\x1fGetConfidenceCalibrationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xa8\x01\n GetConfidenceCalibrationResponse\x12\x15\n\rjudge_version\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x38\n\x0b\x63\x61libration\x18\x03 \x01(\x0b\x32#.sidejudge.v1.ConfidenceCalibration\x12\x16\n\tagreement\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_agreement\"S\n\x17\x43\x65rtifySelectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\tselection\x18\x02 \x01(\x0b\x32\x17.sidejudge.v1.Selection\"t\n\x18\x43\x65rtifySelectionResponse\x12\x15\n\rjudge_version\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x32\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0b\x32\x1d.sidejudge.v1.SelectionResult\"*\n\x1aGetJudgeConsistencyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x99\x02\n\x1bGetJudgeConsistencyResponse\x12\x15\n\rjudge_version\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0b\x65valuations\x18\x03 \x01(\x03\x12\x0f\n\x07samples\x18\x04 \x01(\x03\x12:\n\x14within_item_variance\x18\x05 \x01(\x0b\x32\x1c.sidejudge.v1.LabelledFigure\x12\x31\n\x0bnoise_share\x18\x06 \x01(\x0b\x32\x1c.sidejudge.v1.LabelledFigure\x12/\n\tflip_rate\x18\x07 \x01(\x0b\x32\x1c.sidejudge.v1.LabelledFigure\x12\x0e\n\x06reason\x18\x08 \x01(\t2\xd8\x02\n\x0cTrustService\x12y\n\x18GetConfidenceCalibration\x12-.sidejudge.v1.GetConfidenceCalibrationRequest\x1a..sidejudge.v1.GetConfidenceCalibrationResponse\x12\x61\n\x10\x43\x65rtifySelection\x12%.sidejudge.v1.CertifySelectionRequest\x1a&.sidejudge.v1.CertifySelectionResponse\x12j\n\x13GetJudgeConsistency\x12(.sidejudge.v1.GetJudgeConsistencyRequest\x1a).sidejudge.v1.GetJudgeConsistencyResponseBg\n\x10\x64\x65v.sidejudge.v1P\x01ZBgithub.com/sidejudge/sidejudge/clients/go/sidejudge/v1;sidejudgev1\xaa\x02\x0cSidejudge.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n sidejudge/v1/trust_service.proto\x12\x0csidejudge.v1\x1a\x1dsidejudge/v1/evaluation.proto\x1a\x1fsidejudge/v1/optimization.proto\"/\n\x1fGetConfidenceCalibrationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xa8\x01\n GetConfidenceCalibrationResponse\x12\x15\n\rjudge_version\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x38\n\x0b\x63\x61libration\x18\x03 \x01(\x0b\x32#.sidejudge.v1.ConfidenceCalibration\x12\x16\n\tagreement\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_agreement\"S\n\x17\x43\x65rtifySelectionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\tselection\x18\x02 \x01(\x0b\x32\x17.sidejudge.v1.Selection\"t\n\x18\x43\x65rtifySelectionResponse\x12\x15\n\rjudge_version\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x32\n\x0b\x63\x65rtificate\x18\x03 \x01(\x0b\x32\x1d.sidejudge.v1.SelectionResult\"*\n\x1aGetJudgeConsistencyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x99\x02\n\x1bGetJudgeConsistencyResponse\x12\x15\n\rjudge_version\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0b\x65valuations\x18\x03 \x01(\x03\x12\x0f\n\x07samples\x18\x04 \x01(\x03\x12:\n\x14within_item_variance\x18\x05 \x01(\x0b\x32\x1c.sidejudge.v1.LabelledFigure\x12\x31\n\x0bnoise_share\x18\x06 \x01(\x0b\x32\x1c.sidejudge.v1.LabelledFigure\x12/\n\tflip_rate\x18\x07 \x01(\x0b\x32\x1c.sidejudge.v1.LabelledFigure\x12\x0e\n\x06reason\x18\x08 \x01(\t\"c\n\x15GetJudgeReportRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0einclude_picked\x18\x02 \x01(\x08\x12\x13\n\x0bslice_label\x18\x03 \x01(\t\x12\x0f\n\x07\x65psilon\x18\x04 \x01(\x01\"\xe5\x05\n\x16GetJudgeReportResponse\x12\x15\n\rjudge_version\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\r\n\x05items\x18\x03 \x01(\x03\x12/\n\tagreement\x18\x04 \x01(\x0b\x32\x1c.sidejudge.v1.LabelledFigure\x12\x38\n\x12true_positive_rate\x18\x05 \x01(\x0b\x32\x1c.sidejudge.v1.LabelledFigure\x12\x38\n\x12true_negative_rate\x18\x06 \x01(\x0b\x32\x1c.sidejudge.v1.LabelledFigure\x12\x37\n\x11\x62\x61lanced_accuracy\x18\x07 \x01(\x0b\x32\x1c.sidejudge.v1.LabelledFigure\x12+\n\x05kappa\x18\x08 \x01(\x0b\x32\x1c.sidejudge.v1.LabelledFigure\x12.\n\tconfusion\x18\t \x03(\x0b\x32\x1b.sidejudge.v1.ConfusionCell\x12\x34\n\x0f\x63onfidence_bins\x18\n \x03(\x0b\x32\x1b.sidejudge.v1.ConfidenceBin\x12\x39\n\x13mean_absolute_error\x18\x0b \x01(\x0b\x32\x1c.sidejudge.v1.LabelledFigure\x12\x15\n\x08spearman\x18\x0c \x01(\x01H\x00\x88\x01\x01\x12\x18\n\x0bkendall_tau\x18\r \x01(\x01H\x01\x88\x01\x01\x12+\n\tby_source\x18\x0e \x03(\x0b\x32\x18.sidejudge.v1.ReportPart\x12*\n\x08\x62y_slice\x18\x0f \x03(\x0b\x32\x18.sidejudge.v1.ReportPart\x12\x33\n\x0e\x61nnotator_test\x18\x10 \x01(\x0b\x32\x1b.sidejudge.v1.AnnotatorTest\x12\x0e\n\x06reason\x18\x11 \x01(\tB\x0b\n\t_spearmanB\x0e\n\x0c_kendall_tau\"h\n\rConfidenceBin\x12\r\n\x05items\x18\x01 \x01(\x03\x12\x17\n\x0fmean_confidence\x18\x02 \x01(\x01\x12/\n\tagreement\x18\x03 \x01(\x0b\x32\x1c.sidejudge.v1.LabelledFigure\"Z\n\nReportPart\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05items\x18\x02 \x01(\x03\x12/\n\tagreement\x18\x03 \x01(\x0b\x32\x1c.sidejudge.v1.LabelledFigure\"\xa9\x01\n\rAnnotatorTest\x12\x12\n\nannotators\x18\x01 \x01(\x05\x12\r\n\x05items\x18\x02 \x01(\x03\x12\x19\n\x0cwinning_rate\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x16\n\tadvantage\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12\x13\n\x0bmay_replace\x18\x05 \x01(\x08\x12\x0e\n\x06reason\x18\x06 \x01(\tB\x0f\n\r_winning_rateB\x0c\n\n_advantage2\xb5\x03\n\x0cTrustService\x12y\n\x18GetConfidenceCalibration\x12-.sidejudge.v1.GetConfidenceCalibrationRequest\x1a..sidejudge.v1.GetConfidenceCalibrationResponse\x12\x61\n\x10\x43\x65rtifySelection\x12%.sidejudge.v1.CertifySelectionRequest\x1a&.sidejudge.v1.CertifySelectionResponse\x12[\n\x0eGetJudgeReport\x12#.sidejudge.v1.GetJudgeReportRequest\x1a$.sidejudge.v1.GetJudgeReportResponse\x12j\n\x13GetJudgeConsistency\x12(.sidejudge.v1.GetJudgeConsistencyRequest\x1a).sidejudge.v1.GetJudgeConsistencyResponseBg\n\x10\x64\x65v.sidejudge.v1P\x01ZBgithub.com/sidejudge/sidejudge/clients/go/sidejudge/v1;sidejudgev1\xaa\x02\x0cSidejudge.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,18 +34,28 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sidejudge.v1.trust_service_
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\020dev.sidejudge.v1P\001ZBgithub.com/sidejudge/sidejudge/clients/go/sidejudge/v1;sidejudgev1\252\002\014Sidejudge.V1'
-  _globals['_GETCONFIDENCECALIBRATIONREQUEST']._serialized_start=81
-  _globals['_GETCONFIDENCECALIBRATIONREQUEST']._serialized_end=128
-  _globals['_GETCONFIDENCECALIBRATIONRESPONSE']._serialized_start=131
-  _globals['_GETCONFIDENCECALIBRATIONRESPONSE']._serialized_end=299
-  _globals['_CERTIFYSELECTIONREQUEST']._serialized_start=301
-  _globals['_CERTIFYSELECTIONREQUEST']._serialized_end=384
-  _globals['_CERTIFYSELECTIONRESPONSE']._serialized_start=386
-  _globals['_CERTIFYSELECTIONRESPONSE']._serialized_end=502
-  _globals['_GETJUDGECONSISTENCYREQUEST']._serialized_start=504
-  _globals['_GETJUDGECONSISTENCYREQUEST']._serialized_end=546
-  _globals['_GETJUDGECONSISTENCYRESPONSE']._serialized_start=549
-  _globals['_GETJUDGECONSISTENCYRESPONSE']._serialized_end=830
-  _globals['_TRUSTSERVICE']._serialized_start=833
-  _globals['_TRUSTSERVICE']._serialized_end=1177
+  _globals['_GETCONFIDENCECALIBRATIONREQUEST']._serialized_start=114
+  _globals['_GETCONFIDENCECALIBRATIONREQUEST']._serialized_end=161
+  _globals['_GETCONFIDENCECALIBRATIONRESPONSE']._serialized_start=164
+  _globals['_GETCONFIDENCECALIBRATIONRESPONSE']._serialized_end=332
+  _globals['_CERTIFYSELECTIONREQUEST']._serialized_start=334
+  _globals['_CERTIFYSELECTIONREQUEST']._serialized_end=417
+  _globals['_CERTIFYSELECTIONRESPONSE']._serialized_start=419
+  _globals['_CERTIFYSELECTIONRESPONSE']._serialized_end=535
+  _globals['_GETJUDGECONSISTENCYREQUEST']._serialized_start=537
+  _globals['_GETJUDGECONSISTENCYREQUEST']._serialized_end=579
+  _globals['_GETJUDGECONSISTENCYRESPONSE']._serialized_start=582
+  _globals['_GETJUDGECONSISTENCYRESPONSE']._serialized_end=863
+  _globals['_GETJUDGEREPORTREQUEST']._serialized_start=865
+  _globals['_GETJUDGEREPORTREQUEST']._serialized_end=964
+  _globals['_GETJUDGEREPORTRESPONSE']._serialized_start=967
+  _globals['_GETJUDGEREPORTRESPONSE']._serialized_end=1708
+  _globals['_CONFIDENCEBIN']._serialized_start=1710
+  _globals['_CONFIDENCEBIN']._serialized_end=1814
+  _globals['_REPORTPART']._serialized_start=1816
+  _globals['_REPORTPART']._serialized_end=1906
+  _globals['_ANNOTATORTEST']._serialized_start=1909
+  _globals['_ANNOTATORTEST']._serialized_end=2078
+  _globals['_TRUSTSERVICE']._serialized_start=2081
+  _globals['_TRUSTSERVICE']._serialized_end=2518
 # @@protoc_insertion_point(module_scope)

@@ -5,9 +5,12 @@ Copyright 2026 The sidejudge authors.
 SPDX-License-Identifier: Apache-2.0
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from sidejudge.v1 import evaluation_pb2 as _evaluation_pb2
+from sidejudge.v1 import optimization_pb2 as _optimization_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -216,3 +219,265 @@ class GetJudgeConsistencyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetJudgeConsistencyResponse: _TypeAlias = GetJudgeConsistencyResponse  # noqa: Y015
+
+@_typing.final
+class GetJudgeReportRequest(_message.Message):
+    """Request of GetJudgeReport."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    INCLUDE_PICKED_FIELD_NUMBER: _builtins.int
+    SLICE_LABEL_FIELD_NUMBER: _builtins.int
+    EPSILON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Required. `judges/{judge}/versions/{version}`, or `judges/{judge}` for the deployed one."""
+    include_picked: _builtins.bool
+    """True for all labelled items, also those that somebody picked: figures of these say how the judge does on what people pick, not on what it gets."""
+    slice_label: _builtins.str
+    """Split by this label of evaluations; at most 50 slices, the largest first."""
+    epsilon: _builtins.float
+    """How much worse than a person the judge may be in the alternative annotator test, above 0 and below 1: 0.2 beside experts, 0.15 beside skilled people (if 0), 0.1 beside crowd workers."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        include_picked: _builtins.bool = ...,
+        slice_label: _builtins.str = ...,
+        epsilon: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["epsilon", b"epsilon", "include_picked", b"include_picked", "name", b"name", "slice_label", b"slice_label"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetJudgeReportRequest: _TypeAlias = GetJudgeReportRequest  # noqa: Y015
+
+@_typing.final
+class GetJudgeReportResponse(_message.Message):
+    """Response of GetJudgeReport. Figures that do not exist for the kind of judge, or that labels cannot say, are unset."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JUDGE_VERSION_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    AGREEMENT_FIELD_NUMBER: _builtins.int
+    TRUE_POSITIVE_RATE_FIELD_NUMBER: _builtins.int
+    TRUE_NEGATIVE_RATE_FIELD_NUMBER: _builtins.int
+    BALANCED_ACCURACY_FIELD_NUMBER: _builtins.int
+    KAPPA_FIELD_NUMBER: _builtins.int
+    CONFUSION_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_BINS_FIELD_NUMBER: _builtins.int
+    MEAN_ABSOLUTE_ERROR_FIELD_NUMBER: _builtins.int
+    SPEARMAN_FIELD_NUMBER: _builtins.int
+    KENDALL_TAU_FIELD_NUMBER: _builtins.int
+    BY_SOURCE_FIELD_NUMBER: _builtins.int
+    BY_SLICE_FIELD_NUMBER: _builtins.int
+    ANNOTATOR_TEST_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    judge_version: _builtins.str
+    """The version, `judges/{judge}/versions/{version}`."""
+    model: _builtins.str
+    """The model that serves."""
+    items: _builtins.int
+    """Labelled items, at most the newest 10,000."""
+    spearman: _builtins.float
+    """Spearman's rank correlation of scores."""
+    kendall_tau: _builtins.float
+    """Kendall's tau-b of scores."""
+    reason: _builtins.str
+    """Why there are no figures; empty if there are."""
+    @_builtins.property
+    def agreement(self) -> _evaluation_pb2.LabelledFigure:
+        """Agreement: share of the same verdicts, or 1 minus the mean distance of scores."""
+
+    @_builtins.property
+    def true_positive_rate(self) -> _evaluation_pb2.LabelledFigure:
+        """Of the items that people fail, the share that the judge fails."""
+
+    @_builtins.property
+    def true_negative_rate(self) -> _evaluation_pb2.LabelledFigure:
+        """Of the items that people don't fail, the share that the judge doesn't."""
+
+    @_builtins.property
+    def balanced_accuracy(self) -> _evaluation_pb2.LabelledFigure:
+        """Mean of the two."""
+
+    @_builtins.property
+    def kappa(self) -> _evaluation_pb2.LabelledFigure:
+        """Cohen's kappa: agreement beyond chance."""
+
+    @_builtins.property
+    def confusion(self) -> _containers.RepeatedCompositeFieldContainer[_optimization_pb2.ConfusionCell]:
+        """The confusion matrix; empty cells are left out."""
+
+    @_builtins.property
+    def confidence_bins(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfidenceBin]:
+        """Bins of rising confidence with equal numbers of items, for a calibration plot; none below ten items."""
+
+    @_builtins.property
+    def mean_absolute_error(self) -> _evaluation_pb2.LabelledFigure:
+        """Of judges that answer scores."""
+
+    @_builtins.property
+    def by_source(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReportPart]:
+        """By who labelled: expert, user or downstream."""
+
+    @_builtins.property
+    def by_slice(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReportPart]:
+        """By the label that was asked for."""
+
+    @_builtins.property
+    def annotator_test(self) -> Global___AnnotatorTest:
+        """Whether the judge may replace annotators."""
+
+    def __init__(
+        self,
+        *,
+        judge_version: _builtins.str = ...,
+        model: _builtins.str = ...,
+        items: _builtins.int = ...,
+        agreement: _evaluation_pb2.LabelledFigure | None = ...,
+        true_positive_rate: _evaluation_pb2.LabelledFigure | None = ...,
+        true_negative_rate: _evaluation_pb2.LabelledFigure | None = ...,
+        balanced_accuracy: _evaluation_pb2.LabelledFigure | None = ...,
+        kappa: _evaluation_pb2.LabelledFigure | None = ...,
+        confusion: _abc.Iterable[_optimization_pb2.ConfusionCell] | None = ...,
+        confidence_bins: _abc.Iterable[Global___ConfidenceBin] | None = ...,
+        mean_absolute_error: _evaluation_pb2.LabelledFigure | None = ...,
+        spearman: _builtins.float | None = ...,
+        kendall_tau: _builtins.float | None = ...,
+        by_source: _abc.Iterable[Global___ReportPart] | None = ...,
+        by_slice: _abc.Iterable[Global___ReportPart] | None = ...,
+        annotator_test: Global___AnnotatorTest | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_kendall_tau", b"_kendall_tau", "_spearman", b"_spearman", "agreement", b"agreement", "annotator_test", b"annotator_test", "balanced_accuracy", b"balanced_accuracy", "kappa", b"kappa", "kendall_tau", b"kendall_tau", "mean_absolute_error", b"mean_absolute_error", "spearman", b"spearman", "true_negative_rate", b"true_negative_rate", "true_positive_rate", b"true_positive_rate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_kendall_tau", b"_kendall_tau", "_spearman", b"_spearman", "agreement", b"agreement", "annotator_test", b"annotator_test", "balanced_accuracy", b"balanced_accuracy", "by_slice", b"by_slice", "by_source", b"by_source", "confidence_bins", b"confidence_bins", "confusion", b"confusion", "items", b"items", "judge_version", b"judge_version", "kappa", b"kappa", "kendall_tau", b"kendall_tau", "mean_absolute_error", b"mean_absolute_error", "model", b"model", "reason", b"reason", "spearman", b"spearman", "true_negative_rate", b"true_negative_rate", "true_positive_rate", b"true_positive_rate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__kendall_tau: _TypeAlias = _typing.Literal["kendall_tau"]  # noqa: Y015
+    _WhichOneofArgType__kendall_tau: _TypeAlias = _typing.Literal["_kendall_tau", b"_kendall_tau"]  # noqa: Y015
+    _WhichOneofReturnType__spearman: _TypeAlias = _typing.Literal["spearman"]  # noqa: Y015
+    _WhichOneofArgType__spearman: _TypeAlias = _typing.Literal["_spearman", b"_spearman"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__kendall_tau) -> _WhichOneofReturnType__kendall_tau | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__spearman) -> _WhichOneofReturnType__spearman | None: ...
+
+Global___GetJudgeReportResponse: _TypeAlias = GetJudgeReportResponse  # noqa: Y015
+
+@_typing.final
+class ConfidenceBin(_message.Message):
+    """Items of about one confidence."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    MEAN_CONFIDENCE_FIELD_NUMBER: _builtins.int
+    AGREEMENT_FIELD_NUMBER: _builtins.int
+    items: _builtins.int
+    """How many."""
+    mean_confidence: _builtins.float
+    """Their mean raw confidence."""
+    @_builtins.property
+    def agreement(self) -> _evaluation_pb2.LabelledFigure:
+        """Share that agrees."""
+
+    def __init__(
+        self,
+        *,
+        items: _builtins.int = ...,
+        mean_confidence: _builtins.float = ...,
+        agreement: _evaluation_pb2.LabelledFigure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agreement", b"agreement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement", b"agreement", "items", b"items", "mean_confidence", b"mean_confidence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfidenceBin: _TypeAlias = ConfidenceBin  # noqa: Y015
+
+@_typing.final
+class ReportPart(_message.Message):
+    """A part of the items."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    AGREEMENT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The source, or the value of the label; empty for items without it."""
+    items: _builtins.int
+    """How many."""
+    @_builtins.property
+    def agreement(self) -> _evaluation_pb2.LabelledFigure:
+        """As in the report."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        items: _builtins.int = ...,
+        agreement: _evaluation_pb2.LabelledFigure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agreement", b"agreement"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agreement", b"agreement", "items", b"items", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReportPart: _TypeAlias = ReportPart  # noqa: Y015
+
+@_typing.final
+class AnnotatorTest(_message.Message):
+    """The alternative annotator test (Calderon et al., ACL 2025) on items that all annotators labelled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ANNOTATORS_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    WINNING_RATE_FIELD_NUMBER: _builtins.int
+    ADVANTAGE_FIELD_NUMBER: _builtins.int
+    MAY_REPLACE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    annotators: _builtins.int
+    """Annotators with a name."""
+    items: _builtins.int
+    """Items that all of them labelled."""
+    winning_rate: _builtins.float
+    """Share of the annotators over whom the judge wins; unset without a test."""
+    advantage: _builtins.float
+    """Mean probability that the judge is at least as near to the other annotators as the one who is left out."""
+    may_replace: _builtins.bool
+    """Whether it wins over half of them or more."""
+    reason: _builtins.str
+    """Why there is no test, and what to do; empty if there is one."""
+    def __init__(
+        self,
+        *,
+        annotators: _builtins.int = ...,
+        items: _builtins.int = ...,
+        winning_rate: _builtins.float | None = ...,
+        advantage: _builtins.float | None = ...,
+        may_replace: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_advantage", b"_advantage", "_winning_rate", b"_winning_rate", "advantage", b"advantage", "winning_rate", b"winning_rate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_advantage", b"_advantage", "_winning_rate", b"_winning_rate", "advantage", b"advantage", "annotators", b"annotators", "items", b"items", "may_replace", b"may_replace", "reason", b"reason", "winning_rate", b"winning_rate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__advantage: _TypeAlias = _typing.Literal["advantage"]  # noqa: Y015
+    _WhichOneofArgType__advantage: _TypeAlias = _typing.Literal["_advantage", b"_advantage"]  # noqa: Y015
+    _WhichOneofReturnType__winning_rate: _TypeAlias = _typing.Literal["winning_rate"]  # noqa: Y015
+    _WhichOneofArgType__winning_rate: _TypeAlias = _typing.Literal["_winning_rate", b"_winning_rate"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__advantage) -> _WhichOneofReturnType__advantage | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__winning_rate) -> _WhichOneofReturnType__winning_rate | None: ...
+
+Global___AnnotatorTest: _TypeAlias = AnnotatorTest  # noqa: Y015

@@ -45,6 +45,11 @@ class TrustServiceStub:
                 request_serializer=sidejudge_dot_v1_dot_trust__service__pb2.CertifySelectionRequest.SerializeToString,
                 response_deserializer=sidejudge_dot_v1_dot_trust__service__pb2.CertifySelectionResponse.FromString,
                 _registered_method=True)
+        self.GetJudgeReport = channel.unary_unary(
+                '/sidejudge.v1.TrustService/GetJudgeReport',
+                request_serializer=sidejudge_dot_v1_dot_trust__service__pb2.GetJudgeReportRequest.SerializeToString,
+                response_deserializer=sidejudge_dot_v1_dot_trust__service__pb2.GetJudgeReportResponse.FromString,
+                _registered_method=True)
         self.GetJudgeConsistency = channel.unary_unary(
                 '/sidejudge.v1.TrustService/GetJudgeConsistency',
                 request_serializer=sidejudge_dot_v1_dot_trust__service__pb2.GetJudgeConsistencyRequest.SerializeToString,
@@ -70,6 +75,13 @@ class TrustServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetJudgeReport(self, request, context):
+        """Puts a version beside people: agreement and its parts, by source of the label and by slice, and whether it may replace annotators. Errors: JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND, INVALID_REQUEST.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetJudgeConsistency(self, request, context):
         """Says how much of the differences between a version's answers is noise of the judge, by its newest evaluations with several judgments. Errors: JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND.
         """
@@ -89,6 +101,11 @@ def add_TrustServiceServicer_to_server(servicer, server):
                     servicer.CertifySelection,
                     request_deserializer=sidejudge_dot_v1_dot_trust__service__pb2.CertifySelectionRequest.FromString,
                     response_serializer=sidejudge_dot_v1_dot_trust__service__pb2.CertifySelectionResponse.SerializeToString,
+            ),
+            'GetJudgeReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetJudgeReport,
+                    request_deserializer=sidejudge_dot_v1_dot_trust__service__pb2.GetJudgeReportRequest.FromString,
+                    response_serializer=sidejudge_dot_v1_dot_trust__service__pb2.GetJudgeReportResponse.SerializeToString,
             ),
             'GetJudgeConsistency': grpc.unary_unary_rpc_method_handler(
                     servicer.GetJudgeConsistency,
@@ -151,6 +168,33 @@ class TrustService:
             '/sidejudge.v1.TrustService/CertifySelection',
             sidejudge_dot_v1_dot_trust__service__pb2.CertifySelectionRequest.SerializeToString,
             sidejudge_dot_v1_dot_trust__service__pb2.CertifySelectionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetJudgeReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sidejudge.v1.TrustService/GetJudgeReport',
+            sidejudge_dot_v1_dot_trust__service__pb2.GetJudgeReportRequest.SerializeToString,
+            sidejudge_dot_v1_dot_trust__service__pb2.GetJudgeReportResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,8 @@ class TrustServiceStub:
     """Says what is known of the confidence of a version with the model that serves. Errors: JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND."""
     CertifySelection: _grpc.UnaryUnaryMultiCallable[_trust_service_pb2.CertifySelectionRequest, _trust_service_pb2.CertifySelectionResponse]
     """Says which share of a version's answers meets a target, and what that rests on; or about how many labels are missing. Errors: JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND, INVALID_REQUEST."""
+    GetJudgeReport: _grpc.UnaryUnaryMultiCallable[_trust_service_pb2.GetJudgeReportRequest, _trust_service_pb2.GetJudgeReportResponse]
+    """Puts a version beside people: agreement and its parts, by source of the label and by slice, and whether it may replace annotators. Errors: JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND, INVALID_REQUEST."""
     GetJudgeConsistency: _grpc.UnaryUnaryMultiCallable[_trust_service_pb2.GetJudgeConsistencyRequest, _trust_service_pb2.GetJudgeConsistencyResponse]
     """Says how much of the differences between a version's answers is noise of the judge, by its newest evaluations with several judgments. Errors: JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND."""
 
@@ -51,6 +53,8 @@ class TrustServiceAsyncStub(TrustServiceStub):
     """Says what is known of the confidence of a version with the model that serves. Errors: JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND."""
     CertifySelection: _aio.UnaryUnaryMultiCallable[_trust_service_pb2.CertifySelectionRequest, _trust_service_pb2.CertifySelectionResponse]  # type: ignore[assignment]
     """Says which share of a version's answers meets a target, and what that rests on; or about how many labels are missing. Errors: JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND, INVALID_REQUEST."""
+    GetJudgeReport: _aio.UnaryUnaryMultiCallable[_trust_service_pb2.GetJudgeReportRequest, _trust_service_pb2.GetJudgeReportResponse]  # type: ignore[assignment]
+    """Puts a version beside people: agreement and its parts, by source of the label and by slice, and whether it may replace annotators. Errors: JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND, INVALID_REQUEST."""
     GetJudgeConsistency: _aio.UnaryUnaryMultiCallable[_trust_service_pb2.GetJudgeConsistencyRequest, _trust_service_pb2.GetJudgeConsistencyResponse]  # type: ignore[assignment]
     """Says how much of the differences between a version's answers is noise of the judge, by its newest evaluations with several judgments. Errors: JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND."""
 
@@ -72,6 +76,14 @@ class TrustServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trust_service_pb2.CertifySelectionResponse, _abc.Awaitable[_trust_service_pb2.CertifySelectionResponse]]:
         """Says which share of a version's answers meets a target, and what that rests on; or about how many labels are missing. Errors: JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND, INVALID_REQUEST."""
+
+    @_abc_1.abstractmethod
+    def GetJudgeReport(
+        self,
+        request: _trust_service_pb2.GetJudgeReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trust_service_pb2.GetJudgeReportResponse, _abc.Awaitable[_trust_service_pb2.GetJudgeReportResponse]]:
+        """Puts a version beside people: agreement and its parts, by source of the label and by slice, and whether it may replace annotators. Errors: JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND, INVALID_REQUEST."""
 
     @_abc_1.abstractmethod
     def GetJudgeConsistency(
