@@ -38,6 +38,10 @@ class Answer:
         answer: What the judge said, of the same type.
         group: Resampling draws groups; empty is a group of its own.
         source: Slice.
+        length: Characters of what was judged; 0 if not known.
+        writer: The model that wrote it; empty if not known.
+        repeats: Values of each time it was judged, the first one in the usual order.
+        swapped: Whether the second time gave another verdict, or a score further than 0.1 away.
     """
 
     key: str
@@ -45,6 +49,10 @@ class Answer:
     answer: Verdict | float
     group: str = ""
     source: str = ""
+    length: int = 0
+    writer: str = ""
+    repeats: tuple[float, ...] = ()
+    swapped: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,7 @@ class LabelledExample:
         feedback_source: ``expert``, ``user``, ``downstream``, or empty.
         origin: ``synthetic`` for an exported example whose label is a model's claim; else of no
             consequence.
+        writer: The model that wrote what is judged (``writer_model``); empty if the row has none.
     """
 
     key: str
@@ -83,6 +84,7 @@ class LabelledExample:
     rationale: str = ""
     feedback_source: str = ""
     origin: str = ""
+    writer: str = ""
 
     @property
     def label_key(self) -> str:
@@ -155,6 +157,7 @@ def parse_row(row: object, *, place: str) -> LabelledExample:
         rationale=_text(row.get("rationale")) or _text(row.get("human_rationale")),
         feedback_source=_text(row.get("feedback_source")),
         origin=_text(row.get("origin")),
+        writer=_text(row.get("writer_model")),
     )
 
 

@@ -15,6 +15,7 @@ from sidejudge_server.benchmark.agreement import (
     score_agreement,
     verdict_agreement,
 )
+from sidejudge_server.benchmark.bias import Probe
 from sidejudge_server.benchmark.runner import RunResult
 from sidejudge_server.judges.types import Verdict
 
@@ -52,8 +53,9 @@ def markdown(
     result: RunResult,
     *,
     facts: dict[str, Any],
+    probes: Sequence[Probe] = (),
 ) -> str:
-    """Return a report: what was run, one row of figures a slice, confusion, failures."""
+    """Return a report: what was run, one row of figures a slice, confusion, biases, failures."""
     lines = [f"# {title}", ""]
     lines += [f"- {name}: {value}" for name, value in facts.items()]
     lines += [
@@ -68,6 +70,8 @@ def markdown(
     lines += _verdict_rows(figures) if _is_verdict(total) else _score_rows(figures)
     if isinstance(total, VerdictAgreement):
         lines += ["", *_confusion(total)]
+    if probes:
+        lines += ["", *_probes(probes)]
     if result.failures:
         lines += ["", f"{len(result.failures)} examples got no answer:", ""]
         lines += [f"- {f.key}: {f.code}: {f.detail}" for f in result.failures]
@@ -127,6 +131,14 @@ def _confusion(agreement: VerdictAgreement) -> list[str]:
     ]
     for label, row in agreement.confusion.items():
         lines.append(f"| {label} | {' | '.join(str(row[a]) for a in answers)} |")
+    return lines
+
+
+def _probes(probes: Sequence[Probe]) -> list[str]:
+    lines = ["| bias | n | value (95 %) | what it is |", "|---|---|---|---|"]
+    for probe in probes:
+        value = "-" if probe.figure is None else _figure(probe.figure)
+        lines.append(f"| {probe.name} | {probe.items} | {value} | {probe.reading} |")
     return lines
 
 

@@ -21,9 +21,13 @@ from sidejudge.v1 import (
 from sidejudge_server.benchmark.agreement import Answer
 from sidejudge_server.benchmark.labelled import Label, LabelledExample
 from sidejudge_server.benchmark.wire import answer_of, evaluate_request
-from sidejudge_server.judges.types import Verdict
+from sidejudge_server.judges.types import ArtifactInput, Verdict
 
 __all__ = ["ItemFailure", "RunOptions", "RunResult", "run_examples"]
+
+
+_SCORE_SWAP = 0.1
+"""How far apart two scores of one item are to be called different."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,9 @@ class RunOptions:
 
     omit_reasoning: bool = True
     """Verdict only: the same verdict, sooner."""
+
+    n_samples: int = 1
+    """How often each example is judged, from the second time on in another order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +181,8 @@ def _request(
     request.omit_reasoning = options.omit_reasoning
     request.group = example.group
     request.labels["benchmark"] = "quality"
+    if options.n_samples > 1:
+        request.n_samples = options.n_samples
     return request
 
 
@@ -203,6 +212,8 @@ def _row(
         "source": example.source,
         "evaluation": evaluation.name,
         "model": evaluation.usage.model,
+        "values": list(evaluation.consistency.values),
+        "swapped": _swapped(evaluation.consistency),
         "lm_calls": evaluation.usage.lm_calls,
         "lm_seconds": evaluation.usage.lm_latency.ToTimedelta().total_seconds(),
     }
@@ -245,4 +256,25 @@ def _answer(example: LabelledExample, row: dict[str, object]) -> Answer:
         if isinstance(example.label, Verdict)
         else float(str(row["answer"]))
     )
-    return Answer(example.key, example.label, given, example.group, example.source)
+    item = example.input
+    text = item.artifact if isinstance(item, ArtifactInput) else item.agent_output
+    values = row.get("values")
+    return Answer(
+        example.key,
+        example.label,
+        given,
+        example.group,
+        example.source,
+        length=len(text),
+        writer=example.writer,
+        repeats=tuple(values) if isinstance(values, list) else (),
+        swapped=bool(row.get("swapped")),
+    )
+
+
+def _swapped(consistency: evaluation_pb2.Consistency) -> bool:
+    """Return whether the second judgment differs from the first one."""
+    if len(consistency.verdicts) > 1:
+        return consistency.verdicts[0] != consistency.verdicts[1]
+    values = consistency.values
+    return len(values) > 1 and abs(values[1] - values[0]) > _SCORE_SWAP

@@ -438,6 +438,13 @@ def _add_bench(commands: Any) -> None:  # noqa: ANN401 - as above
         "--reasoning", action="store_true", help="ask for reasoning too: slower"
     )
     quality.add_argument(
+        "--samples",
+        type=int,
+        default=1,
+        metavar="N",
+        help="judge each N times, in other orders, to see whether order matters",
+    )
+    quality.add_argument(
         "--out",
         type=Path,
         metavar="RESULT.json",

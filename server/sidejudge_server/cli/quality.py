@@ -6,12 +6,14 @@ import argparse
 import hashlib
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
 from sidejudge.v1 import judge_service_pb2
+from sidejudge_server.benchmark.bias import bias_probes
 from sidejudge_server.benchmark.report import markdown, plain, summarise
 from sidejudge_server.benchmark.runner import RunOptions, run_examples
 from sidejudge_server.benchmark.sampling import sample
@@ -51,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
             timeout_s=session.timeout_s,
             concurrency=args.concurrency,
             omit_reasoning=not args.reasoning,
+            n_samples=args.samples,
         )
         try:
             with Progress(
@@ -77,8 +80,10 @@ def run(args: argparse.Namespace) -> int:
         "data": f"{args.data.name}, SHA-256 {_digest(args.data)}",
         "sample": f"{len(examples)} examples, seed {args.seed}"
         + (f", at most {args.max_words} words" if args.max_words else "")
-        + (", balanced" if args.balanced else ""),
+        + (", balanced" if args.balanced else "")
+        + (f", each judged {args.samples} times" if args.samples > 1 else ""),
     }
+    probes = bias_probes(result.answers, model=result.model, seed=args.seed)
     document = {
         **{name.replace(" ", "_"): value for name, value in facts.items()},
         "model": result.model,
@@ -86,13 +91,22 @@ def run(args: argparse.Namespace) -> int:
         "lm_seconds": round(result.lm_seconds, 3),
         "failure_count": len(result.failures),
         "agreement": plain(figures),
+        "biases": [asdict(probe) for probe in probes],
     }
     if args.out:
         args.out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     if args.json:
         print_json(document)
     else:
-        say(markdown(f"Agreement of {short(judge)}", figures, result, facts=facts))
+        say(
+            markdown(
+                f"Agreement of {short(judge)}",
+                figures,
+                result,
+                facts=facts,
+                probes=probes,
+            )
+        )
     return EXIT_FAILED if result.failures else EXIT_OK
 
 
