@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from sidejudge.v1.trust_service_pb2_grpc import TrustServiceServicer
-
 from sidejudge.v1 import trust_service_pb2 as pb
+from sidejudge.v1.trust_service_pb2_grpc import TrustServiceServicer
 from sidejudge_server.api.convert_report import report_message
 from sidejudge_server.api.convert_trust import (
     calibration_message,
