@@ -129,7 +129,10 @@ def serve(program, item, stand_in, *, explain, **options):
             settings_for(stand_in, **options), model_dir=Path("unused")
         )
         try:
-            return await evaluate(program, item, client, explain=explain)
+            # A second look at a suspected item comes after the bytes that were optimised.
+            return await evaluate(
+                program, item, client, explain=explain, second_look=False
+            )
         finally:
             await client.close()
 

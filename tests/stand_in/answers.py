@@ -6,6 +6,7 @@ The text of the last user message decides:
 - ``p(yes|WORD)=0.9`` holds instead when WORD is in the system message, so that one prompt can
   be made better than another; the same goes for ``p(partly|WORD)`` and ``grade|WORD``;
 - ``write=<...>`` is what every field is that DSPy asks to be written;
+- ``p(yes|quoted)=0.1`` and ``grade|quoted=2`` hold instead when the material is quoted line by line;
 - ``p(yes|@2)=0.9`` holds instead after at least two answered turns, as demonstrations are;
 - ``mute|WORD`` makes the answer unusable when WORD is in the system message;
 - ``grade=4.2`` sets the mean of the grades;
@@ -128,7 +129,7 @@ def _verdict(
     given |= {
         label: value
         for label, word, value in found
-        if word and (turns >= int(word[1:]) if word[0] == "@" else word in system)
+        if word and _holds(word, last, system, turns)
     }
     if given:
         passed, partly = float(given.get("yes", 0.0)), float(given.get("partly", 0.0))
@@ -141,9 +142,15 @@ def _verdict(
     return _labelled(probabilities, asked, seed)
 
 
+def _holds(word: str, last: str, system: str, turns: int) -> bool:
+    if word == "quoted":
+        return "\n> " in last
+    return turns >= int(word[1:]) if word[0] == "@" else word in system
+
+
 def _grade(last: str, system: str, asked: frozenset[str], seed: bytes) -> Answer:
     found = _GRADE.findall(last)
-    steered = [value for word, value in found if word and word in system]
+    steered = [value for word, value in found if word and _holds(word, last, system, 0)]
     plain = [value for word, value in found if not word]
     mean = float((steered + plain)[0]) if steered or plain else 1 + 4 * seed[0] / 255
     low = min(4, math.floor(mean))

@@ -99,6 +99,7 @@ def evaluate_command(
         arm_id=request.arm,
         target=target,
         n_samples=max(1, request.n_samples),
+        second_look=not request.skip_second_look,
     )
 
 

@@ -96,19 +96,21 @@ def add_trust(message: evaluation_pb2.Evaluation, record: EvaluationRecord) -> N
     if record.trust_json is None:
         return
     own, text = split_trust_json(record.trust_json)
+    message.injection_reasons.extend(own.get("suspicions", ()))
+    message.injection_suspected = bool(message.injection_reasons)
     if "samples" in own:
         message.consistency.CopyFrom(_consistency(own["samples"]))
         return
     grounds = _grounds(text)
-    if own["calibrated"] is not None:
+    if own.get("calibrated") is not None:
         message.calibrated_confidence = own["calibrated"]
     if grounds.calibration.labels:
         message.calibration.CopyFrom(grounds.calibration)
-        if own["interval"] is not None:
+        if own.get("interval") is not None:
             low, high = own["interval"]
             message.calibration.low_confidence = low
             message.calibration.high_confidence = high
-    if own["decision"] is not None:
+    if own.get("decision") is not None:
         message.selection.CopyFrom(grounds.certificate)
         message.selection.decision = _DECISIONS[Decision(own["decision"])]
         message.selection.reason = own["reason"]

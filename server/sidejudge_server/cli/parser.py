@@ -452,3 +452,21 @@ def _add_bench(commands: Any) -> None:  # noqa: ANN401 - as above
         " run goes on from there",
     )
     add_client(quality, timeout_s=_LM_TIMEOUT_S)
+    attacks = declare(
+        bench, "attacks", "attacks:run", "Try to turn fails into passes by attacks."
+    )
+    attacks.add_argument(
+        "--judge", action="append", metavar="JUDGE", help="repeatable; default: all"
+    )
+    attacks.add_argument(
+        "--family", action="append", metavar="NAME", help="repeatable; default: all"
+    )
+    attacks.add_argument(
+        "--skip-second-look",
+        action="store_true",
+        help="leave out the second look at what seems to speak to its judge",
+    )
+    attacks.add_argument(
+        "--concurrency", type=int, default=1, metavar="N", help="(default: %(default)s)"
+    )
+    add_client(attacks, timeout_s=_LM_TIMEOUT_S)

@@ -100,7 +100,15 @@ class BlockingClient:
         """Judge an item as the serving process does, but for ``hide``; errors as in `complete`."""
         hidden = self.hide(program, item)
         return self.run(
-            evaluate(program, item, self._client, explain=explain, hidden=hidden)
+            evaluate(
+                program,
+                item,
+                self._client,
+                explain=explain,
+                hidden=hidden,
+                # What is optimised is the prompt that everybody gets.
+                second_look=False,
+            )
         )
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:

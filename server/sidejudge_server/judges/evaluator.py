@@ -27,6 +27,7 @@ from sidejudge_server.judges.retrieval import (
     remembered_count,
     retrieval_text,
 )
+from sidejudge_server.judges.suspicion import made_by_agent, suspicions
 from sidejudge_server.judges.types import (
     ConfidenceSource,
     Influence,
@@ -37,6 +38,7 @@ from sidejudge_server.judges.types import (
     Memory,
     Recalled,
     Samples,
+    Verdict,
 )
 from sidejudge_server.lm.types import (
     ChatClient,
@@ -55,6 +57,8 @@ __all__ = [
     "recalled_for",
 ]
 
+_WORTH = {Verdict.FAIL: 0.0, Verdict.PARTIAL: 0.5, Verdict.PASS: 1.0}
+
 MAX_ATTEMPTS = 3
 """Answers to read before giving up; from the second on the LM samples."""
 
@@ -68,6 +72,8 @@ class Answer:
     influences: tuple[Influence, ...] = ()
     samples: Samples | None = None
     """What each time said, if it was judged several times."""
+    suspicions: tuple[str, ...] = ()
+    """What seems to speak to the judge, see `suspicion`; empty if nothing does or nobody looked."""
 
 
 async def evaluate(
@@ -79,6 +85,7 @@ async def evaluate(
     timeout_s: float | None = None,
     hidden: Collection[str] = (),
     variation: int = 0,
+    second_look: bool = True,
 ) -> Answer:
     """Judge an item.
 
@@ -90,6 +97,8 @@ async def evaluate(
         timeout_s: Seconds for all attempts together; None leaves it to the client.
         hidden: Ids of remembered examples that must not come up; see `retrieval.recall`.
         variation: Another order of the same input, to see whether it matters; see `prompt`.
+        second_look: Whether an item that seems to speak to its judge is judged again, with what the
+            agent made quoted and a warning; the worse of the two answers stands.
 
     Raises:
         LMError: The model did not deliver; JudgeOutputError if no answer was usable.
@@ -105,6 +114,7 @@ async def evaluate(
         timeout_s=timeout_s,
         hidden=hidden,
         variation=variation,
+        second_look=second_look,
     )
     try:
         async with asyncio.timeout(timeout_s):
@@ -194,6 +204,7 @@ class _Run:
         timeout_s: float | None,
         hidden: Collection[str],
         variation: int,
+        second_look: bool,
     ) -> None:
         self._program = program
         self._item = item
@@ -203,6 +214,8 @@ class _Run:
         self._usage = LMUsage()
         self._hidden = hidden
         self._variation = variation
+        self._second_look = second_look
+        self._guarded = False
         self._recalled = Recalled()
 
     async def answer(self) -> Answer:
@@ -223,8 +236,26 @@ class _Run:
             request, result = await self._attempts(logprobs=False)
         if self._explain and not result.reasoning:
             result = await self._explained(request, result)
+        seen: tuple[str, ...] = ()
+        if self._second_look:
+            seen = suspicions(made_by_agent(self._item))
+            if seen:
+                result = await self._looked_at_again(result)
         found = influences(self._program, result, self._recalled)
-        return Answer(result, self._usage, found)
+        return Answer(result, self._usage, found, suspicions=seen)
+
+    async def _looked_at_again(self, first: JudgeResult) -> JudgeResult:
+        """Judge a suspected item behind quotes; return the worse answer, the first one of equals."""
+        if _worth(first) <= 0:
+            return first
+        self._guarded = True
+        logprobs = self._client.supports_logprobs and not _stated(first)
+        request, second = await self._attempts(logprobs=logprobs)
+        if _worth(second) >= _worth(first):
+            return first
+        if self._explain and not second.reasoning:
+            second = await self._explained(request, second)
+        return second
 
     async def _attempts(self, *, logprobs: bool) -> tuple[ChatRequest, JudgeResult]:
         for attempt in range(1, MAX_ATTEMPTS + 1):
@@ -236,6 +267,7 @@ class _Run:
                 attempt=attempt,
                 recalled=self._recalled,
                 variation=self._variation,
+                guarded=self._guarded,
             )
             try:
                 return request, await self._ask(request)
@@ -281,6 +313,20 @@ def _lacks_confidence(result: JudgeResult) -> bool:
         isinstance(result, Judgment)
         and result.confidence_source is ConfidenceSource.NONE
     )
+
+
+def _stated(result: JudgeResult) -> bool:
+    """Return whether the endpoint gave no token probabilities, whatever it promised."""
+    return (
+        isinstance(result, Judgment)
+        and result.confidence_source is not ConfidenceSource.LOGPROB
+    )
+
+
+def _worth(result: JudgeResult) -> float:
+    if isinstance(result, Judgment):
+        return _WORTH[result.verdict]
+    return result.score
 
 
 def _answer_word(result: JudgeResult) -> str:

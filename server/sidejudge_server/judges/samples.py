@@ -41,6 +41,7 @@ async def evaluate_repeatedly(
     n_samples: int,
     explain: bool,
     timeout_s: float | None,
+    second_look: bool = True,
 ) -> Answer:
     """Judge an item ``n_samples`` times, at least twice; the first one gives the reasons.
 
@@ -57,6 +58,7 @@ async def evaluate_repeatedly(
                 explain=explain and variation == 0,
                 timeout_s=timeout_s,
                 variation=variation,
+                second_look=second_look,
             )
         )
         for variation in range(n_samples)

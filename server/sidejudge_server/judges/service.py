@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Protocol
 
 from sidejudge_server.config import Settings
 from sidejudge_server.errors import (
@@ -33,7 +34,7 @@ from sidejudge_server.judges.types import (
 )
 from sidejudge_server.judges.versions import Judge, JudgeVersion
 from sidejudge_server.lm.types import ChatClient
-from sidejudge_server.trust.codec import samples_json
+from sidejudge_server.trust.codec import noting_suspicions, samples_json
 from sidejudge_server.trust.types import Target
 from sidejudge_storage import (
     EvaluationFilter,
@@ -67,6 +68,7 @@ class EvaluateCommand:
         arm_id: That arm, or "" for the one that the subject was assigned.
         target: What answers that are accepted are to meet; None to leave that open.
         n_samples: How many times to judge; the answer is their mean.
+        second_look: Whether to judge again what seems to speak to its judge.
     """
 
     judge_id: str
@@ -82,10 +84,23 @@ class EvaluateCommand:
     arm_id: str = ""
     target: Target | None = None
     n_samples: int = 1
+    second_look: bool = True
 
 
-Assess = Callable[[str, int, float | None, Target | None], Awaitable[str | None]]
-"""Given judge, version, confidence and target, returns what an evaluation keeps of what is known."""
+class Assess(Protocol):
+    """Returns what an evaluation keeps of what is known of its confidence; see `trust`."""
+
+    async def __call__(
+        self,
+        judge_id: str,
+        version: int,
+        confidence: float | None,
+        target: Target | None,
+        *,
+        suspected: bool,
+    ) -> str | None:
+        """Return it; None if nothing is known and no target was asked for."""
+
 
 AuditProbability = Callable[[str, str], float | None]
 """Given judge and evaluation, returns the probability with which it was chosen, None if it was not."""
@@ -231,7 +246,11 @@ class EvaluationService:
             record = self._audited(
                 command, _record(command, answered, item, model=self._client.model)
             )
-            record = await self._assessed(command, record)
+            seen = answered.answer.suspicions
+            record = await self._assessed(command, record, suspected=bool(seen))
+            if seen:
+                text = noting_suspicions(record.trust_json, seen)
+                record = replace(record, trust_json=text)
             await commit(self._storage, record, *claim(record.evaluation_id))
         finally:
             self._in_progress -= 1
@@ -286,7 +305,7 @@ class EvaluationService:
         return replace(record, audit_probability=probability)
 
     async def _assessed(
-        self, command: EvaluateCommand, record: EvaluationRecord
+        self, command: EvaluateCommand, record: EvaluationRecord, *, suspected: bool
     ) -> EvaluationRecord:
         """Say what is known of the answer's confidence, and whether it meets the target.
 
@@ -295,7 +314,11 @@ class EvaluationService:
         if self._assess is None or command.n_samples > 1:
             return record
         found = await self._assess(
-            record.judge_id, record.version, record.confidence, command.target
+            record.judge_id,
+            record.version,
+            record.confidence,
+            command.target,
+            suspected=suspected,
         )
         if found is None:
             return record
@@ -320,6 +343,7 @@ class EvaluationService:
                 n_samples=command.n_samples,
                 explain=command.explain,
                 timeout_s=timeout_s,
+                second_look=command.second_look,
             )
         return await evaluate(
             version.program,
@@ -327,6 +351,7 @@ class EvaluationService:
             self._client,
             explain=command.explain,
             timeout_s=timeout_s,
+            second_look=command.second_look,
         )
 
     def _remember(self, record: EvaluationRecord) -> None:
@@ -406,6 +431,8 @@ def _fingerprint(command: EvaluateCommand) -> str:
         parts += [command.experiment_id, command.arm_id]
     if command.n_samples > 1:  # likewise
         parts.append({"n_samples": command.n_samples})
+    if not command.second_look:  # likewise
+        parts.append({"second_look": False})
     if command.target is not None:  # likewise
         parts.append(asdict(command.target))
     return canonical_json(parts)

@@ -263,6 +263,7 @@ class Scorer:
                         item.input,
                         self._client,
                         explain=False,
+                        second_look=False,  # the prompt that everybody gets
                         hidden=self._blocking.hide(program, item.input),
                     )
                 except JudgeOutputError:

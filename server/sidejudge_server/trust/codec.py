@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -23,6 +23,7 @@ from sidejudge_server.trust.types import (
 
 __all__ = [
     "grounds_json",
+    "noting_suspicions",
     "reliability_from_json",
     "reliability_to_json",
     "samples_json",
@@ -109,6 +110,12 @@ def samples_json(samples: Samples) -> str:
         }
     }
     return f'{canonical_json(own)[:-1]},{_GROUNDS}{{"labels":0}}}}'
+
+
+def noting_suspicions(text: str | None, seen: Sequence[str]) -> str:
+    """Return a `trust_json`, or a new one for None, with what seems to speak to the judge."""
+    own = f'{{"suspicions":{canonical_json(list(seen))},'
+    return own + (f'{_GROUNDS}{{"labels":0}}}}' if text is None else text[1:])
 
 
 def split_trust_json(text: str) -> tuple[dict[str, Any], str]:

@@ -166,6 +166,8 @@ class Reliabilities:
         version: int,
         confidence: float | None,
         target: Target | None,
+        *,
+        suspected: bool = False,
     ) -> str | None:
         """Return what an evaluation keeps of what is known of its answer.
 
@@ -174,6 +176,7 @@ class Reliabilities:
             version: The version that answered, with the model that serves.
             confidence: Its raw confidence; an answer without one needs review.
             target: What accepted answers are to meet.
+            suspected: Whether what was judged seems to speak to its judge: then a person is to look.
 
         Returns:
             `codec.trust_json`; None if nothing is known and no target was asked for.
@@ -186,7 +189,7 @@ class Reliabilities:
         decision, reason = None, ""
         if target is not None:
             certificate = await self._certified(known, target)
-            decision, reason = _decide(certificate, confidence)
+            decision, reason = _decide(certificate, confidence, suspected=suspected)
         reliability = known.reliability
         calibrated = interval = None
         if confidence is not None:
@@ -250,8 +253,14 @@ def _known(reliability: Reliability) -> _Known:
     return _Known(reliability, {None: grounds_json(reliability, None)})
 
 
-def _decide(certificate: Certificate, confidence: float | None) -> tuple[Decision, str]:
+def _decide(
+    certificate: Certificate, confidence: float | None, *, suspected: bool
+) -> tuple[Decision, str]:
     """Return what to do with an answer, and why."""
+    if suspected:
+        return Decision.NEEDS_REVIEW, (
+            "what was judged seems to speak to its judge; let a person look, whatever the confidence"
+        )
     if certificate.threshold is None:
         return Decision.NEEDS_REVIEW, certificate.reason
     if confidence is None:

@@ -343,6 +343,8 @@ class Evaluation(_message.Message):
     CALIBRATION_FIELD_NUMBER: _builtins.int
     SELECTION_FIELD_NUMBER: _builtins.int
     CONSISTENCY_FIELD_NUMBER: _builtins.int
+    INJECTION_SUSPECTED_FIELD_NUMBER: _builtins.int
+    INJECTION_REASONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. Resource name, `evaluations/{evaluation}`; names sort by time."""
     judge: _builtins.str
@@ -361,6 +363,8 @@ class Evaluation(_message.Message):
     """Output only. Set if it was chosen by chance for people to label: the probability with which it was."""
     calibrated_confidence: _builtins.float
     """Output only. The judgment's confidence after the map that was fitted to labels of this version and model; unset without such a map."""
+    injection_suspected: _builtins.bool
+    """Output only. What the agent made seems to speak to its judge. Unless the first answer was the worst one, it was judged again, quoted and behind a warning, and the worse answer stands."""
     @_builtins.property
     def rubric_input(self) -> Global___RubricInput:
         """Input of a rubric judge."""
@@ -405,6 +409,10 @@ class Evaluation(_message.Message):
     def consistency(self) -> Global___Consistency:
         """Output only. What the single judgments said, if the request asked for several."""
 
+    @_builtins.property
+    def injection_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. What was seen: `order`, `forged_turn`, `forged_marker`, `fake_verdict`, `plea`, `other_language`, `encoded`, `hidden_characters`, `look_alikes`, `repetition`; more may come."""
+
     def __init__(
         self,
         *,
@@ -428,10 +436,12 @@ class Evaluation(_message.Message):
         calibration: Global___ConfidenceCalibration | None = ...,
         selection: Global___SelectionResult | None = ...,
         consistency: Global___Consistency | None = ...,
+        injection_suspected: _builtins.bool = ...,
+        injection_reasons: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_audit_probability", b"_audit_probability", "_calibrated_confidence", b"_calibrated_confidence", "artifact_input", b"artifact_input", "audit_probability", b"audit_probability", "calibrated_confidence", b"calibrated_confidence", "calibration", b"calibration", "consistency", b"consistency", "create_time", b"create_time", "input", b"input", "judgment", b"judgment", "result", b"result", "rubric", b"rubric", "rubric_input", b"rubric_input", "selection", b"selection", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audit_probability", b"_audit_probability", "_calibrated_confidence", b"_calibrated_confidence", "arm", b"arm", "artifact_input", b"artifact_input", "audit_probability", b"audit_probability", "calibrated_confidence", b"calibrated_confidence", "calibration", b"calibration", "consistency", b"consistency", "create_time", b"create_time", "experiment", b"experiment", "group", b"group", "influences", b"influences", "input", b"input", "judge", b"judge", "judge_version", b"judge_version", "judgment", b"judgment", "labels", b"labels", "name", b"name", "result", b"result", "rubric", b"rubric", "rubric_input", b"rubric_input", "selection", b"selection", "subject", b"subject", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audit_probability", b"_audit_probability", "_calibrated_confidence", b"_calibrated_confidence", "arm", b"arm", "artifact_input", b"artifact_input", "audit_probability", b"audit_probability", "calibrated_confidence", b"calibrated_confidence", "calibration", b"calibration", "consistency", b"consistency", "create_time", b"create_time", "experiment", b"experiment", "group", b"group", "influences", b"influences", "injection_reasons", b"injection_reasons", "injection_suspected", b"injection_suspected", "input", b"input", "judge", b"judge", "judge_version", b"judge_version", "judgment", b"judgment", "labels", b"labels", "name", b"name", "result", b"result", "rubric", b"rubric", "rubric_input", b"rubric_input", "selection", b"selection", "subject", b"subject", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__audit_probability: _TypeAlias = _typing.Literal["audit_probability"]  # noqa: Y015
     _WhichOneofArgType__audit_probability: _TypeAlias = _typing.Literal["_audit_probability", b"_audit_probability"]  # noqa: Y015

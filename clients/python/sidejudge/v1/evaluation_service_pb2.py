@@ -28,7 +28,7 @@ from sidejudge.v1 import evaluation_pb2 as sidejudge_dot_v1_dot_evaluation__pb2
 from sidejudge.v1 import judge_pb2 as sidejudge_dot_v1_dot_judge__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%sidejudge/v1/evaluation_service.proto\x12\x0csidejudge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1dsidejudge/v1/evaluation.proto\x1a\x18sidejudge/v1/judge.proto\"\xc0\x03\n\x0f\x45valuateRequest\x12\r\n\x05judge\x18\x01 \x01(\t\x12\x31\n\x0crubric_input\x18\x02 \x01(\x0b\x32\x19.sidejudge.v1.RubricInputH\x00\x12\x35\n\x0e\x61rtifact_input\x18\x03 \x01(\x0b\x32\x1b.sidejudge.v1.ArtifactInputH\x00\x12\x15\n\rjudge_version\x18\x04 \x01(\t\x12\x16\n\x0eomit_reasoning\x18\x05 \x01(\x08\x12\x0f\n\x07subject\x18\x06 \x01(\t\x12\r\n\x05group\x18\x07 \x01(\t\x12\x39\n\x06labels\x18\x08 \x03(\x0b\x32).sidejudge.v1.EvaluateRequest.LabelsEntry\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x12\n\nexperiment\x18\n \x01(\t\x12\x0b\n\x03\x61rm\x18\x0b \x01(\t\x12*\n\tselection\x18\x0c \x01(\x0b\x32\x17.sidejudge.v1.Selection\x12\x11\n\tn_samples\x18\r \x01(\x05\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05input\"@\n\x10\x45valuateResponse\x12,\n\nevaluation\x18\x01 \x01(\x0b\x32\x18.sidejudge.v1.Evaluation\"G\n\x14\x42\x61tchEvaluateRequest\x12/\n\x08requests\x18\x01 \x03(\x0b\x32\x1d.sidejudge.v1.EvaluateRequest\"\x86\x01\n\x15\x42\x61tchEvaluateResponse\x12\r\n\x05index\x18\x01 \x01(\x05\x12.\n\nevaluation\x18\x02 \x01(\x0b\x32\x18.sidejudge.v1.EvaluationH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"$\n\x14GetEvaluationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"E\n\x15GetEvaluationResponse\x12,\n\nevaluation\x18\x01 \x01(\x0b\x32\x18.sidejudge.v1.Evaluation\"\xed\x02\n\x16ListEvaluationsRequest\x12\r\n\x05judge\x18\x01 \x01(\t\x12\x15\n\rjudge_version\x18\x02 \x01(\t\x12&\n\x07verdict\x18\x03 \x01(\x0e\x32\x15.sidejudge.v1.Verdict\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12@\n\x06labels\x18\x05 \x03(\x0b\x32\x30.sidejudge.v1.ListEvaluationsRequest.LabelsEntry\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x08 \x01(\x05\x12\x12\n\npage_token\x18\t \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"a\n\x17ListEvaluationsResponse\x12-\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32\x18.sidejudge.v1.Evaluation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xf4\x02\n\x11\x45valuationService\x12I\n\x08\x45valuate\x12\x1d.sidejudge.v1.EvaluateRequest\x1a\x1e.sidejudge.v1.EvaluateResponse\x12Z\n\rBatchEvaluate\x12\".sidejudge.v1.BatchEvaluateRequest\x1a#.sidejudge.v1.BatchEvaluateResponse0\x01\x12X\n\rGetEvaluation\x12\".sidejudge.v1.GetEvaluationRequest\x1a#.sidejudge.v1.GetEvaluationResponse\x12^\n\x0fListEvaluations\x12$.sidejudge.v1.ListEvaluationsRequest\x1a%.sidejudge.v1.ListEvaluationsResponseBg\n\x10\x64\x65v.sidejudge.v1P\x01ZBgithub.com/sidejudge/sidejudge/clients/go/sidejudge/v1;sidejudgev1\xaa\x02\x0cSidejudge.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%sidejudge/v1/evaluation_service.proto\x12\x0csidejudge.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1dsidejudge/v1/evaluation.proto\x1a\x18sidejudge/v1/judge.proto\"\xda\x03\n\x0f\x45valuateRequest\x12\r\n\x05judge\x18\x01 \x01(\t\x12\x31\n\x0crubric_input\x18\x02 \x01(\x0b\x32\x19.sidejudge.v1.RubricInputH\x00\x12\x35\n\x0e\x61rtifact_input\x18\x03 \x01(\x0b\x32\x1b.sidejudge.v1.ArtifactInputH\x00\x12\x15\n\rjudge_version\x18\x04 \x01(\t\x12\x16\n\x0eomit_reasoning\x18\x05 \x01(\x08\x12\x0f\n\x07subject\x18\x06 \x01(\t\x12\r\n\x05group\x18\x07 \x01(\t\x12\x39\n\x06labels\x18\x08 \x03(\x0b\x32).sidejudge.v1.EvaluateRequest.LabelsEntry\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x12\n\nexperiment\x18\n \x01(\t\x12\x0b\n\x03\x61rm\x18\x0b \x01(\t\x12*\n\tselection\x18\x0c \x01(\x0b\x32\x17.sidejudge.v1.Selection\x12\x11\n\tn_samples\x18\r \x01(\x05\x12\x18\n\x10skip_second_look\x18\x0e \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05input\"@\n\x10\x45valuateResponse\x12,\n\nevaluation\x18\x01 \x01(\x0b\x32\x18.sidejudge.v1.Evaluation\"G\n\x14\x42\x61tchEvaluateRequest\x12/\n\x08requests\x18\x01 \x03(\x0b\x32\x1d.sidejudge.v1.EvaluateRequest\"\x86\x01\n\x15\x42\x61tchEvaluateResponse\x12\r\n\x05index\x18\x01 \x01(\x05\x12.\n\nevaluation\x18\x02 \x01(\x0b\x32\x18.sidejudge.v1.EvaluationH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"$\n\x14GetEvaluationRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"E\n\x15GetEvaluationResponse\x12,\n\nevaluation\x18\x01 \x01(\x0b\x32\x18.sidejudge.v1.Evaluation\"\xed\x02\n\x16ListEvaluationsRequest\x12\r\n\x05judge\x18\x01 \x01(\t\x12\x15\n\rjudge_version\x18\x02 \x01(\t\x12&\n\x07verdict\x18\x03 \x01(\x0e\x32\x15.sidejudge.v1.Verdict\x12\x0f\n\x07subject\x18\x04 \x01(\t\x12@\n\x06labels\x18\x05 \x03(\x0b\x32\x30.sidejudge.v1.ListEvaluationsRequest.LabelsEntry\x12.\n\nstart_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x08 \x01(\x05\x12\x12\n\npage_token\x18\t \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"a\n\x17ListEvaluationsResponse\x12-\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32\x18.sidejudge.v1.Evaluation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xf4\x02\n\x11\x45valuationService\x12I\n\x08\x45valuate\x12\x1d.sidejudge.v1.EvaluateRequest\x1a\x1e.sidejudge.v1.EvaluateResponse\x12Z\n\rBatchEvaluate\x12\".sidejudge.v1.BatchEvaluateRequest\x1a#.sidejudge.v1.BatchEvaluateResponse0\x01\x12X\n\rGetEvaluation\x12\".sidejudge.v1.GetEvaluationRequest\x1a#.sidejudge.v1.GetEvaluationResponse\x12^\n\x0fListEvaluations\x12$.sidejudge.v1.ListEvaluationsRequest\x1a%.sidejudge.v1.ListEvaluationsResponseBg\n\x10\x64\x65v.sidejudge.v1P\x01ZBgithub.com/sidejudge/sidejudge/clients/go/sidejudge/v1;sidejudgev1\xaa\x02\x0cSidejudge.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,25 +41,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTEVALUATIONSREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_LISTEVALUATIONSREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_EVALUATEREQUEST']._serialized_start=171
-  _globals['_EVALUATEREQUEST']._serialized_end=619
-  _globals['_EVALUATEREQUEST_LABELSENTRY']._serialized_start=565
-  _globals['_EVALUATEREQUEST_LABELSENTRY']._serialized_end=610
-  _globals['_EVALUATERESPONSE']._serialized_start=621
-  _globals['_EVALUATERESPONSE']._serialized_end=685
-  _globals['_BATCHEVALUATEREQUEST']._serialized_start=687
-  _globals['_BATCHEVALUATEREQUEST']._serialized_end=758
-  _globals['_BATCHEVALUATERESPONSE']._serialized_start=761
-  _globals['_BATCHEVALUATERESPONSE']._serialized_end=895
-  _globals['_GETEVALUATIONREQUEST']._serialized_start=897
-  _globals['_GETEVALUATIONREQUEST']._serialized_end=933
-  _globals['_GETEVALUATIONRESPONSE']._serialized_start=935
-  _globals['_GETEVALUATIONRESPONSE']._serialized_end=1004
-  _globals['_LISTEVALUATIONSREQUEST']._serialized_start=1007
-  _globals['_LISTEVALUATIONSREQUEST']._serialized_end=1372
-  _globals['_LISTEVALUATIONSREQUEST_LABELSENTRY']._serialized_start=565
-  _globals['_LISTEVALUATIONSREQUEST_LABELSENTRY']._serialized_end=610
-  _globals['_LISTEVALUATIONSRESPONSE']._serialized_start=1374
-  _globals['_LISTEVALUATIONSRESPONSE']._serialized_end=1471
-  _globals['_EVALUATIONSERVICE']._serialized_start=1474
-  _globals['_EVALUATIONSERVICE']._serialized_end=1846
+  _globals['_EVALUATEREQUEST']._serialized_end=645
+  _globals['_EVALUATEREQUEST_LABELSENTRY']._serialized_start=591
+  _globals['_EVALUATEREQUEST_LABELSENTRY']._serialized_end=636
+  _globals['_EVALUATERESPONSE']._serialized_start=647
+  _globals['_EVALUATERESPONSE']._serialized_end=711
+  _globals['_BATCHEVALUATEREQUEST']._serialized_start=713
+  _globals['_BATCHEVALUATEREQUEST']._serialized_end=784
+  _globals['_BATCHEVALUATERESPONSE']._serialized_start=787
+  _globals['_BATCHEVALUATERESPONSE']._serialized_end=921
+  _globals['_GETEVALUATIONREQUEST']._serialized_start=923
+  _globals['_GETEVALUATIONREQUEST']._serialized_end=959
+  _globals['_GETEVALUATIONRESPONSE']._serialized_start=961
+  _globals['_GETEVALUATIONRESPONSE']._serialized_end=1030
+  _globals['_LISTEVALUATIONSREQUEST']._serialized_start=1033
+  _globals['_LISTEVALUATIONSREQUEST']._serialized_end=1398
+  _globals['_LISTEVALUATIONSREQUEST_LABELSENTRY']._serialized_start=591
+  _globals['_LISTEVALUATIONSREQUEST_LABELSENTRY']._serialized_end=636
+  _globals['_LISTEVALUATIONSRESPONSE']._serialized_start=1400
+  _globals['_LISTEVALUATIONSRESPONSE']._serialized_end=1497
+  _globals['_EVALUATIONSERVICE']._serialized_start=1500
+  _globals['_EVALUATIONSERVICE']._serialized_end=1872
 # @@protoc_insertion_point(module_scope)

@@ -63,6 +63,7 @@ class EvaluateRequest(_message.Message):
     ARM_FIELD_NUMBER: _builtins.int
     SELECTION_FIELD_NUMBER: _builtins.int
     N_SAMPLES_FIELD_NUMBER: _builtins.int
+    SKIP_SECOND_LOOK_FIELD_NUMBER: _builtins.int
     judge: _builtins.str
     """Required. `judges/{judge}`."""
     judge_version: _builtins.str
@@ -81,6 +82,8 @@ class EvaluateRequest(_message.Message):
     """The arm that made it; required if the experiment is in MODE_SHADOW, else taken from the subject's assignment."""
     n_samples: _builtins.int
     """How many times to judge the item: in other orders of the same input, at a temperature above 0 from the second time on. The answer is their mean, `Evaluation.consistency` says how far they agree; reasons come with the first one and are left out if its verdict is another one. 0 and 1 for once; at most 16; not together with `selection`, whose labels are of answers to one question."""
+    skip_second_look: _builtins.bool
+    """True to leave out the second look at items that seem to speak to their judge: one call less, and less safe. For measuring what it does."""
     @_builtins.property
     def rubric_input(self) -> _evaluation_pb2.RubricInput:
         """For rubric judges."""
@@ -113,10 +116,11 @@ class EvaluateRequest(_message.Message):
         arm: _builtins.str = ...,
         selection: _evaluation_pb2.Selection | None = ...,
         n_samples: _builtins.int = ...,
+        skip_second_look: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["artifact_input", b"artifact_input", "input", b"input", "rubric_input", b"rubric_input", "selection", b"selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "artifact_input", b"artifact_input", "experiment", b"experiment", "group", b"group", "input", b"input", "judge", b"judge", "judge_version", b"judge_version", "labels", b"labels", "n_samples", b"n_samples", "omit_reasoning", b"omit_reasoning", "request_id", b"request_id", "rubric_input", b"rubric_input", "selection", b"selection", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "artifact_input", b"artifact_input", "experiment", b"experiment", "group", b"group", "input", b"input", "judge", b"judge", "judge_version", b"judge_version", "labels", b"labels", "n_samples", b"n_samples", "omit_reasoning", b"omit_reasoning", "request_id", b"request_id", "rubric_input", b"rubric_input", "selection", b"selection", "skip_second_look", b"skip_second_look", "subject", b"subject"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["rubric_input", "artifact_input"]  # noqa: Y015
     _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
