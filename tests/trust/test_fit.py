@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-from sidejudge_server.stats.outcome import CannotSay
 from sidejudge_server.stats.recalibration import (
     BetaMap,
     PlattMap,
@@ -115,9 +114,29 @@ def test_intervals_count_groups_not_items():
     )
 
 
-def test_confidence_without_meaning_cannot_be_mapped():
-    found = fit_map(MapKind.PLATT, [0.6, 0.9, 0.6, 0.9], [1, 0, 1, 0])
-    assert isinstance(found, CannotSay)
+def test_confidence_without_meaning_is_mapped_to_the_rate():
+    found = fit_map(MapKind.PLATT, [0.6, 0.9] * 3, [1, 0, 1, 0, 0, 1])
+    assert found(0.6) == found(0.99) == pytest.approx(0.5)
+    rng = np.random.default_rng(9)
+    fitted = fit_reliability(
+        labelled(rng, 150, lambda p: 1.3 - 0.8 * p), []
+    ).calibration
+    assert fitted.map(0.95) - fitted.map(0.6) < 0.2, "not 0.35 as it says"
+    assert fitted.improvement.value > 0
+
+
+def test_a_map_that_does_not_help_on_left_out_labels_is_not_used():
+    """A calibrated judge has nothing to gain, and 40 labels are enough to lose."""
+    refused = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        found = fit_reliability(labelled(rng, 40, lambda p: p), [])
+        if found.calibration is None:
+            refused += 1
+            assert "no map is better" in found.reason
+        else:
+            assert found.calibration.map.kind in (MapKind.TEMPERATURE, MapKind.PLATT)
+    assert 5 <= refused <= 19
 
 
 def test_the_interval_holds_the_venn_abers_pair_of_every_confidence():

@@ -1,14 +1,17 @@
 """Fits what labels say of a version's confidence, and measures it on labels that were left out.
 
 Which map: none below 30 labels; temperature up to 200; from 200 whichever of temperature, Platt and
-beta has the smaller cross-validated log loss (chosen by simulation; see `stats.recalibration`).
+beta has the smaller cross-validated log loss (chosen by simulation; see `stats.recalibration`). A map
+that is no better than the raw confidence on left-out labels is not used.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,7 +103,9 @@ def fit_map(
             return ConfidenceMap(kind, 1 / temperature, 1 / temperature, 0.0)
         case PlattMap(slope, intercept):
             if slope <= 0:
-                return CannotSay("higher confidence does not go with more agreement")
+                # Confidence says nothing, or the wrong way round: what is left is the rate.
+                rate = (sum(y) + 0.5) / (len(y) + 1)
+                return ConfidenceMap(kind, 0.0, 0.0, math.log(rate / (1 - rate)))
             return ConfidenceMap(kind, slope, slope, intercept)
         case BetaMap(a, b, c):
             return ConfidenceMap(kind, a, b, c)
@@ -119,17 +124,21 @@ def _calibration(labelled: Sequence[Labelled]) -> Calibration | CannotSay:
     groups = [item.group for item in labelled]
     several = [MapKind.TEMPERATURE, MapKind.PLATT, MapKind.BETA]
     kinds = several if n >= _CHOICE_LABELS else several[:1]
-    # Platt's map comes to the rescue of a judge that is right less often than not, which no
-    # temperature can express.
-    fits = _fits(kinds, p, y) or _fits([MapKind.PLATT], p, y)
-    if not fits:
+    raw = _loss(p, y)
+    found = _best(kinds, p, y, groups)
+    if found is None or found.loss >= raw:
+        # Platt's map comes to the rescue where no temperature can: of a judge that is right less
+        # often than not, or whose confidence says little.
+        found = _best([MapKind.PLATT], p, y, groups)
+    if found is None:
         return CannotSay(
-            f"no map fits {n} audit labels: they all agree, all disagree, or confidence says"
-            " nothing of which do"
+            f"no map fits {n} audit labels: they all agree, or all disagree"
         )
-    mapped = {kind: _held_out(kind, p, y, groups) for kind in fits}
-    best = min(fits, key=lambda kind: _loss(mapped[kind], y))
-    fitted, held_out = fits[best], mapped[best]
+    if found.loss >= raw:
+        return CannotSay(
+            f"on left-out ones of {n} audit labels no map is better than the raw confidence"
+        )
+    fitted, held_out = found.fitted, found.held_out
     outcomes = np.asarray(y, dtype=float)
     before = (np.asarray(p) - outcomes) ** 2
     after = (np.asarray(held_out) - outcomes) ** 2
@@ -143,11 +152,26 @@ def _calibration(labelled: Sequence[Labelled]) -> Calibration | CannotSay:
     )
 
 
-def _fits(
-    kinds: Sequence[MapKind], p: Sequence[float], y: Sequence[int]
-) -> dict[MapKind, ConfidenceMap]:
-    found = {kind: fit_map(kind, p, y) for kind in kinds}
-    return {k: f for k, f in found.items() if not isinstance(f, CannotSay)}
+class _Fitted(NamedTuple):
+    loss: float
+    fitted: ConfidenceMap
+    held_out: list[float]
+
+
+def _best(
+    kinds: Sequence[MapKind],
+    p: Sequence[float],
+    y: Sequence[int],
+    groups: Sequence[str],
+) -> _Fitted | None:
+    """Return the map with the smallest log loss on left-out folds; None if none can be fitted."""
+    found = []
+    for kind in kinds:
+        fitted = fit_map(kind, p, y)
+        if not isinstance(fitted, CannotSay):
+            held_out = _held_out(kind, p, y, groups)
+            found.append(_Fitted(_loss(held_out, y), fitted, held_out))
+    return min(found, key=lambda one: one.loss, default=None)
 
 
 def _loss(p: Sequence[float], y: Sequence[int]) -> float:
