@@ -26,7 +26,7 @@ from sidejudge_storage.errors import (
     TooManyQueriesError,
     WriteFailedError,
 )
-from sidejudge_storage.ids import new_id
+from sidejudge_storage.ids import first_id, new_id
 from sidejudge_storage.quality_days import QualityDay, ReplaceQualityDays
 from sidejudge_storage.queries import QueryEnd, QueryRunner
 from sidejudge_storage.readers.enrolments import Enrolled, EnrolmentReader
@@ -77,6 +77,13 @@ from sidejudge_storage.readers.quality import (
     QualitySums,
 )
 from sidejudge_storage.readers.requests import RequestReader
+from sidejudge_storage.readers.review import (
+    GivenLabel,
+    JudgedItem,
+    QueuedItem,
+    ReviewReader,
+    UndrawnItem,
+)
 from sidejudge_storage.readers.shadow_candidates import ShadowCandidateReader
 from sidejudge_storage.records import (
     DeploymentRecord,
@@ -98,6 +105,9 @@ from sidejudge_storage.records import (
     OptimizationPolicyRecord,
     OptimizationRecord,
     RequestRecord,
+    ReviewClaimRecord,
+    ReviewItemRecord,
+    ReviewReleaseRecord,
     ShadowCandidateRecord,
     ShadowJudgmentRecord,
 )
@@ -140,9 +150,11 @@ __all__ = [
     "FeedbackRecord",
     "GateUseReader",
     "GateUseRecord",
+    "GivenLabel",
     "JudgeReader",
     "JudgeRecord",
     "JudgeVersionRecord",
+    "JudgedItem",
     "JudgedSums",
     "LabelRate",
     "MetricStatistics",
@@ -167,6 +179,7 @@ __all__ = [
     "QueryLimitError",
     "QueryRefusedError",
     "QueryRunner",
+    "QueuedItem",
     "RejectExample",
     "RepairReport",
     "ReplaceExperiment",
@@ -178,6 +191,10 @@ __all__ = [
     "ReplaceShadowCandidate",
     "RequestReader",
     "RequestRecord",
+    "ReviewClaimRecord",
+    "ReviewItemRecord",
+    "ReviewReader",
+    "ReviewReleaseRecord",
     "RevisionConflictError",
     "RowMissingError",
     "ShadowCandidateReader",
@@ -188,7 +205,9 @@ __all__ = [
     "StorageError",
     "StorageOptions",
     "TooManyQueriesError",
+    "UndrawnItem",
     "UnitMoments",
     "WriteFailedError",
+    "first_id",
     "new_id",
 ]

@@ -25,6 +25,9 @@ from sidejudge_storage.records import (
     OptimizationPolicyRecord,
     OptimizationRecord,
     RequestRecord,
+    ReviewClaimRecord,
+    ReviewItemRecord,
+    ReviewReleaseRecord,
     ShadowCandidateRecord,
     ShadowJudgmentRecord,
 )
@@ -122,6 +125,9 @@ Record = (
     | ShadowJudgmentRecord
     | MonitorRecord
     | MonitorEventRecord
+    | ReviewItemRecord
+    | ReviewClaimRecord
+    | ReviewReleaseRecord
     | RequestRecord
 )
 """A new row."""

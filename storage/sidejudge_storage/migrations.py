@@ -240,6 +240,22 @@ _MONITORING = (
         reason FROM main.monitor_events""",
 )
 
+_REVIEW = (
+    """CREATE TABLE review_items (
+        evaluation_id VARCHAR NOT NULL, judge_id VARCHAR NOT NULL, version BIGINT NOT NULL,
+        round_number BIGINT NOT NULL, stream VARCHAR NOT NULL, drawn BOOLEAN NOT NULL,
+        place BIGINT, inclusion_probability DOUBLE NOT NULL, worth DOUBLE NOT NULL,
+        reasons VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL
+    )""",
+    """CREATE TABLE review_claims (
+        claim_id VARCHAR NOT NULL, evaluation_id VARCHAR NOT NULL, judge_id VARCHAR NOT NULL,
+        annotator VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL, expires_at TIMESTAMP NOT NULL
+    )""",
+    """CREATE TABLE review_releases (
+        claim_id VARCHAR NOT NULL, judge_id VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL
+    )""",
+)
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration("0001_initial", _INITIAL),
     Migration("0002_runs_with_budgets", _RUNS_WITH_BUDGETS),
@@ -251,6 +267,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration("0008_experiments", _EXPERIMENTS),
     Migration("0009_analytics", _ANALYTICS),
     Migration("0010_monitoring", _MONITORING),
+    Migration("0013_review", _REVIEW),
 )
 """Every migration in the order in which they apply."""
 

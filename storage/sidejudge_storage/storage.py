@@ -24,6 +24,7 @@ from sidejudge_storage.readers.optimizations import OptimizationReader
 from sidejudge_storage.readers.policies import OptimizationPolicyReader
 from sidejudge_storage.readers.quality import QualityReader
 from sidejudge_storage.readers.requests import RequestReader
+from sidejudge_storage.readers.review import ReviewReader
 from sidejudge_storage.readers.shadow_candidates import ShadowCandidateReader
 from sidejudge_storage.readers.shadow_judgments import ShadowJudgmentReader
 from sidejudge_storage.writer import Writer
@@ -60,6 +61,7 @@ class Storage:
         self.shadow_candidates = ShadowCandidateReader(database, self._executor)
         self.shadow_judgments = ShadowJudgmentReader(database, self._executor)
         self.monitors = MonitorReader(database, self._executor)
+        self.review = ReviewReader(database, self._executor)
         self.quality = QualityReader(database, self._executor)
         self.queries = QueryRunner(database)
         self.requests = RequestReader(database, self._executor)

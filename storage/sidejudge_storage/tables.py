@@ -36,6 +36,9 @@ from sidejudge_storage.records import (
     OptimizationPolicyRecord,
     OptimizationRecord,
     RequestRecord,
+    ReviewClaimRecord,
+    ReviewItemRecord,
+    ReviewReleaseRecord,
     ShadowCandidateRecord,
     ShadowJudgmentRecord,
 )
@@ -60,6 +63,9 @@ __all__ = [
     "OPTIMIZATION_EVENTS",
     "OPTIMIZATION_POLICIES",
     "REQUESTS",
+    "REVIEW_CLAIMS",
+    "REVIEW_ITEMS",
+    "REVIEW_RELEASES",
     "SHADOW_CANDIDATES",
     "SHADOW_JUDGMENTS",
     "Table",
@@ -293,6 +299,9 @@ SHADOW_JUDGMENTS = Table(
     ShadowJudgmentRecord,
     key=("evaluation_id", "experiment_id", "arm_id"),
 )
+REVIEW_ITEMS = Table("review_items", ReviewItemRecord, key=("evaluation_id",))
+REVIEW_CLAIMS = Table("review_claims", ReviewClaimRecord, key=("claim_id",))
+REVIEW_RELEASES = Table("review_releases", ReviewReleaseRecord, key=("claim_id",))
 REQUESTS = Table(
     "requests", RequestRecord, key=("request_id",), view="answered_requests"
 )
@@ -318,6 +327,9 @@ _BY_TYPE: dict[type, Table[Any]] = {
     ShadowJudgmentRecord: SHADOW_JUDGMENTS,
     MonitorRecord: MONITORS,
     MonitorEventRecord: MONITOR_EVENTS,
+    ReviewItemRecord: REVIEW_ITEMS,
+    ReviewClaimRecord: REVIEW_CLAIMS,
+    ReviewReleaseRecord: REVIEW_RELEASES,
     RequestRecord: REQUESTS,
 }
 
