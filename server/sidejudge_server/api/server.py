@@ -17,6 +17,7 @@ from sidejudge.v1 import (
     judge_service_pb2,
     monitoring_service_pb2,
     optimization_service_pb2,
+    review_service_pb2,
     server_service_pb2,
 )
 from sidejudge.v1.analytics_service_pb2_grpc import (
@@ -36,6 +37,7 @@ from sidejudge.v1.monitoring_service_pb2_grpc import (
 from sidejudge.v1.optimization_service_pb2_grpc import (
     add_OptimizationServiceServicer_to_server,
 )
+from sidejudge.v1.review_service_pb2_grpc import add_ReviewServiceServicer_to_server
 from sidejudge.v1.server_service_pb2_grpc import add_ServerServiceServicer_to_server
 from sidejudge_server.api.address import listen_address, private_socket
 from sidejudge_server.api.analytics import AnalyticsServicer
@@ -46,6 +48,7 @@ from sidejudge_server.api.interceptors import CallInterceptor
 from sidejudge_server.api.judges import JudgeServicer
 from sidejudge_server.api.monitoring import MonitoringServicer
 from sidejudge_server.api.optimization import OptimizationServicer
+from sidejudge_server.api.review import ReviewServicer
 from sidejudge_server.api.server_info import ServerServicer
 from sidejudge_server.api.tokens import TokenCodec
 from sidejudge_server.config import ConfigError, Settings
@@ -56,6 +59,9 @@ from sidejudge_server.monitoring.monitors import Monitors
 from sidejudge_server.optimization.policies import PolicyService
 from sidejudge_server.optimization.queue import OptimizationService
 from sidejudge_server.optimization.shadow import ShadowCandidates
+from sidejudge_server.review.annotators import AnnotatorAgreements
+from sidejudge_server.review.estimates import AgreementEstimates
+from sidejudge_server.review.queue import ReviewQueue
 from sidejudge_server.training.service import FeedbackService
 from sidejudge_server.training.synthesis import Synthesizer
 from sidejudge_storage import Storage
@@ -71,6 +77,7 @@ SERVICES: Final = tuple(
         (optimization_service_pb2, "OptimizationService"),
         (experiment_service_pb2, "ExperimentService"),
         (monitoring_service_pb2, "MonitoringService"),
+        (review_service_pb2, "ReviewService"),
         (analytics_service_pb2, "AnalyticsService"),
         (server_service_pb2, "ServerService"),
     )
@@ -91,6 +98,7 @@ class DomainServices:
     shadows: ShadowCandidates
     experimenting: Experimenting
     monitors: Monitors
+    review: ReviewQueue
     storage: Storage
     database_id: str
     storage_repair: str
@@ -190,7 +198,13 @@ def _add_services(
         JudgeServicer(services.registry, services.shadows, tokens, settings), server
     )
     add_FeedbackServiceServicer_to_server(
-        FeedbackServicer(services.feedback, services.synthesizer, tokens, settings),
+        FeedbackServicer(
+            services.feedback,
+            services.synthesizer,
+            tokens,
+            settings,
+            claim_outcome=services.review.outcome,
+        ),
         server,
     )
     add_OptimizationServiceServicer_to_server(
@@ -212,6 +226,16 @@ def _add_services(
     add_MonitoringServiceServicer_to_server(
         MonitoringServicer(
             services.monitors, services.registry, services.storage, tokens, settings
+        ),
+        server,
+    )
+    add_ReviewServiceServicer_to_server(
+        ReviewServicer(
+            services.review,
+            AgreementEstimates(services.storage, services.registry, settings.review),
+            AnnotatorAgreements(services.storage, services.registry),
+            tokens,
+            settings,
         ),
         server,
     )
