@@ -21,6 +21,7 @@ from sidejudge_server.cli.options import (
     named_text,
 )
 from sidejudge_server.cli.policy_parser import add_policy
+from sidejudge_server.cli.review_parser import add_review
 from sidejudge_server.cli.training_parser import add_training
 
 __all__ = ["build_parser"]
@@ -49,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_policy(commands)
     add_experiments(commands)
     add_monitor(commands)
+    add_review(commands)
     add_analytics(commands)
     _add_judges(commands)
     _add_versions(commands)
