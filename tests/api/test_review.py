@@ -1,5 +1,6 @@
 """ReviewService over real gRPC: what is asked first, claims, labels, and what they show."""
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from sidejudge.v1 import (
 )
 from sidejudge.v1 import review_service_pb2 as pb
 from sidejudge_server.config import ReviewSettings
+from sidejudge_server.review.queue import ClaimRequest
 from tests.stand_in import running_stand_in
 from tests.support.calls import correction, evaluate, failure, rubric
 from tests.support.review import (
@@ -122,6 +124,24 @@ def test_two_annotators_at_once_never_get_the_same_item(server):
     shown = queue(server.client, show_claimed=True)
     assert len(shown) == 30
     assert {c.annotator for i in shown for c in i.claims} == set(people)
+
+
+def test_items_of_a_caller_that_has_gone_are_kept_all_the_same(server):
+    """What is on disk must be known, or somebody else gets it and a restart brings it back."""
+    judge_items(server.client, MIXED)
+    review = server.application.review
+
+    async def scenario():
+        going = asyncio.ensure_future(review.claim(ClaimRequest("safety", "ann", 2)))
+        await asyncio.sleep(0)
+        going.cancel()
+        return await review.claim(ClaimRequest("safety", "ben", 10))
+
+    others = server.run(scenario())
+
+    assert len(others) == 4
+    held = {c.annotator for i in queue(server.client, show_claimed=True) for c in i.claims}  # fmt: skip
+    assert held == {"ann", "ben"}
 
 
 def test_claiming_again_returns_the_same_items_and_renews_them(server):

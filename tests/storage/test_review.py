@@ -241,3 +241,56 @@ def test_ids_since_a_moment_are_greater_than_its_first_id() -> None:
     assert first_id(before) < made < first_id(after)
     with pytest.raises(ValueError, match="no time zone"):
         first_id(datetime(2026, 1, 1))  # noqa: DTZ001 - that is what is refused
+
+
+def test_a_draw_comes_back_as_it_was_written(storage: Storage) -> None:
+    """Found by its evaluation while it is in the queue, and no longer after that."""
+    drawn, left_out = samples.evaluation(), samples.evaluation()
+    written = item(drawn.evaluation_id, worth=0.75, reasons="audit,uncertain")
+    ids = [drawn.evaluation_id, left_out.evaluation_id]
+
+    async def scenario() -> tuple[Any, Any]:
+        await storage.write(
+            drawn, left_out, written, item(left_out.evaluation_id, drawn=False)
+        )
+        return (
+            await storage.review.find("brevity", ids, since=LONG_AGO),
+            await storage.review.find("brevity", ids, since=NOW + timedelta(seconds=1)),
+        )
+
+    found, later = asyncio.run(scenario())
+
+    assert {i: q.item for i, q in found.items()} == {drawn.evaluation_id: written}
+    assert later == {}
+
+
+def test_a_version_is_estimated_from_all_that_rounds_have_considered(
+    storage: Storage,
+) -> None:
+    """Drawn or not, of this version and time alone."""
+    drawn, not_drawn, other = (samples.evaluation(confidence=0.7) for _ in range(3))
+
+    async def scenario(start: datetime) -> list[Any]:
+        return await storage.review.judged(
+            "brevity", 1, start=start, end=datetime.now(UTC) + timedelta(seconds=1)
+        )
+
+    async def fill() -> None:
+        await storage.write(
+            drawn,
+            not_drawn,
+            other,
+            item(drawn.evaluation_id),
+            item(not_drawn.evaluation_id, drawn=False, place=None),
+            item(other.evaluation_id, version=2),
+        )
+
+    asyncio.run(fill())
+    found = asyncio.run(scenario(LONG_AGO))
+
+    assert [(j.evaluation_id, j.drawn) for j in found] == [
+        (drawn.evaluation_id, True),
+        (not_drawn.evaluation_id, False),
+    ]
+    assert {(j.confidence, j.inclusion_probability) for j in found} == {(0.7, 0.25)}
+    assert asyncio.run(scenario(datetime.now(UTC) - timedelta(microseconds=1))) == []

@@ -100,12 +100,12 @@ class AgreementEstimates:
         judges: JudgeRegistry,
         settings: ReviewSettings,
         *,
-        probability: AgreementProbability = stated_agreement,
+        agreement: AgreementProbability = stated_agreement,
     ) -> None:
         self._storage = storage
         self._judges = judges
         self._rule = LabelRule.of(settings)
-        self._probability = probability
+        self._agreement = agreement
 
     async def estimate(
         self,
@@ -157,7 +157,7 @@ class AgreementEstimates:
                 stream=Stream(item.stream),
                 drawn=item.drawn,
                 probability=item.inclusion_probability,
-                judged=self._probability(judge_id, version, item),
+                judged=self._agreement(judge_id, version, item),
                 label=label,
             )
 

@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from sidejudge_server.config import ReviewSettings
-from sidejudge_server.errors import (
-    ConflictError,
-    FailedPreconditionError,
-    NotFoundError,
-)
 from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.judges.requests import commit
 from sidejudge_server.review.claims import ClaimBook, ClaimOutcome
+from sidejudge_server.review.refusals import (
+    claim_expired,
+    claim_not_held,
+    item_claimed,
+    item_labelled,
+    item_not_drawn,
+)
 from sidejudge_server.review.rounds import Rounds
 from sidejudge_server.review.selection import AgreementProbability, stated_agreement
+from sidejudge_server.training.completion import run_to_end
 from sidejudge_storage import (
     EvaluationRecord,
     FeedbackRecord,
@@ -36,7 +39,7 @@ _FEW = 10
 _MOST_ROUNDS = 5
 """Rounds that one call may draw."""
 _PAGE = 200
-_MOST_CHARS = 3_000_000
+_MOST_BYTES = 3_000_000
 """Texts of the items of one claim: stays under the 4 MB that gRPC clients accept by default."""
 
 
@@ -155,8 +158,12 @@ class ReviewQueue:
             ConflictError: Others have claimed items that are named.
             StorageUnavailableError: Nothing was claimed.
         """
+        self._judges.get(request.judge_id)
+        # Claims that are on disk have to be known here, also if the caller goes away.
+        return await run_to_end(self._claim(request))
+
+    async def _claim(self, request: ClaimRequest) -> Sequence[ReviewEntry]:
         judge_id = request.judge_id
-        self._judges.get(judge_id)
         async with self._locks[judge_id]:
             now = self.clock()
             self._book.prune(now)
@@ -199,6 +206,11 @@ class ReviewQueue:
             StorageUnavailableError: Nothing was given up.
         """
         self._judges.get(judge_id)
+        return await run_to_end(self._release(judge_id, annotator, evaluation_ids))
+
+    async def _release(
+        self, judge_id: str, annotator: str, evaluation_ids: Sequence[str]
+    ) -> int:
         async with self._locks[judge_id]:
             now = self.clock()
             found = {i: self._book.find(i, annotator) for i in evaluation_ids}
@@ -207,17 +219,10 @@ class ReviewQueue:
             ]
             missing = set(found) - {c.evaluation_id for c in claims}
             if missing:
-                raise _refused(
-                    missing, annotator, "does not hold", reason="CLAIM_NOT_HELD"
-                )
-            late = {c.evaluation_id for c in claims if c.expires_at <= now}
+                raise claim_not_held(missing, annotator)
+            late = [c.evaluation_id for c in claims if c.expires_at <= now]
             if late:
-                raise _refused(
-                    late,
-                    annotator,
-                    "held until the claims expired, and no longer holds,",
-                    reason="CLAIM_EXPIRED",
-                )
+                raise claim_expired(late, annotator)
             ended = [ReviewReleaseRecord(c.claim_id, judge_id, now) for c in claims]
             await commit(self._storage, *ended)
             self._book.drop(claims)
@@ -286,7 +291,7 @@ class ReviewQueue:
         found = await self._find(request.judge_id, ids, now)
         missing = [i for i in ids if i not in found]
         if missing:
-            raise _not_drawn(request.judge_id, missing)
+            raise item_not_drawn(request.judge_id, missing)
         labelled, claimed = [], []
         for evaluation_id, queued in found.items():
             if len(queued.labelled_by) >= request.annotators_per_item or (
@@ -299,19 +304,9 @@ class ReviewQueue:
             if len(others | {*queued.labelled_by}) >= request.annotators_per_item:
                 claimed.append(evaluation_id)
         if labelled:
-            raise FailedPreconditionError(
-                f"{_names(labelled)} have a label of yours or as many as are wanted; raise"
-                " annotators_per_item, or claim without naming items",
-                reason="REVIEW_ITEM_LABELLED",
-                metadata={"evaluations": _names(labelled)},
-            )
+            raise item_labelled(labelled)
         if claimed:
-            raise ConflictError(
-                f"others have claimed {_names(claimed)}; raise annotators_per_item, or claim"
-                " without naming items",
-                reason="REVIEW_ITEM_CLAIMED",
-                metadata={"evaluations": _names(claimed)},
-            )
+            raise item_claimed(claimed)
         return [found[i] for i in ids]
 
     async def _queue(
@@ -367,34 +362,11 @@ class ReviewQueue:
 def _within_size(entries: Sequence[ReviewEntry]) -> list[ReviewEntry]:
     """Return the first entries whose texts fit into a message, at least one."""
     fitting: list[ReviewEntry] = []
-    chars = 0
+    size = 0
     for entry in entries:
-        chars += len(entry.evaluation.input_json) + len(entry.evaluation.reasoning)
-        if fitting and chars > _MOST_CHARS:
+        size += len(entry.evaluation.input_json.encode())
+        size += len(entry.evaluation.reasoning.encode())
+        if fitting and size > _MOST_BYTES:
             break
         fitting.append(entry)
     return fitting
-
-
-def _names(ids: Iterable[str]) -> str:
-    return ",".join(f"evaluations/{i}" for i in sorted(ids))
-
-
-def _refused(
-    ids: Iterable[str], annotator: str, verb: str, *, reason: str
-) -> FailedPreconditionError:
-    names = _names(ids)
-    return FailedPreconditionError(
-        f"{annotator} {verb} {names}; nothing was changed, claim items again",
-        reason=reason,
-        metadata={"evaluations": names, "annotator": annotator},
-    )
-
-
-def _not_drawn(judge_id: str, ids: Sequence[str]) -> NotFoundError:
-    return NotFoundError(
-        f"{_names(ids)} are not in the review queue of judges/{judge_id}; see ListReviewQueue",
-        reason="REVIEW_ITEM_NOT_FOUND",
-        resource_type="ReviewItem",
-        resource_name=_names(ids),
-    )

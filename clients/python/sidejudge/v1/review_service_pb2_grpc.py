@@ -82,7 +82,7 @@ class ReviewServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseReviewItems(self, request, context):
-        """Gives claims up, so that others get the items at once. All or none: Errors: JUDGE_NOT_FOUND, INVALID_REQUEST, CLAIM_NOT_HELD, CLAIM_EXPIRED.
+        """Gives claims up, so that others get the items at once. All or none. Errors: JUDGE_NOT_FOUND, INVALID_REQUEST, CLAIM_NOT_HELD, CLAIM_EXPIRED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,7 @@ class ReviewServiceStub:
     Errors: JUDGE_NOT_FOUND, INVALID_REQUEST, and for items that are named REVIEW_ITEM_NOT_FOUND, REVIEW_ITEM_LABELLED, REVIEW_ITEM_CLAIMED; then nothing is claimed.
     """
     ReleaseReviewItems: _grpc.UnaryUnaryMultiCallable[_review_service_pb2.ReleaseReviewItemsRequest, _review_service_pb2.ReleaseReviewItemsResponse]
-    """Gives claims up, so that others get the items at once. All or none: Errors: JUDGE_NOT_FOUND, INVALID_REQUEST, CLAIM_NOT_HELD, CLAIM_EXPIRED."""
+    """Gives claims up, so that others get the items at once. All or none. Errors: JUDGE_NOT_FOUND, INVALID_REQUEST, CLAIM_NOT_HELD, CLAIM_EXPIRED."""
     EstimateAgreement: _grpc.UnaryUnaryMultiCallable[_review_service_pb2.EstimateAgreementRequest, _review_service_pb2.EstimateAgreementResponse]
     """Estimates how often people agree with a judge version, from the labels of the rounds of the queue that are done and the judge's confidence in everything else. Errors: JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND, INVALID_REQUEST, BIASED_SAMPLE."""
     MeasureAnnotatorAgreement: _grpc.UnaryUnaryMultiCallable[_review_service_pb2.MeasureAnnotatorAgreementRequest, _review_service_pb2.MeasureAnnotatorAgreementResponse]
@@ -60,7 +60,7 @@ class ReviewServiceAsyncStub(ReviewServiceStub):
     Errors: JUDGE_NOT_FOUND, INVALID_REQUEST, and for items that are named REVIEW_ITEM_NOT_FOUND, REVIEW_ITEM_LABELLED, REVIEW_ITEM_CLAIMED; then nothing is claimed.
     """
     ReleaseReviewItems: _aio.UnaryUnaryMultiCallable[_review_service_pb2.ReleaseReviewItemsRequest, _review_service_pb2.ReleaseReviewItemsResponse]  # type: ignore[assignment]
-    """Gives claims up, so that others get the items at once. All or none: Errors: JUDGE_NOT_FOUND, INVALID_REQUEST, CLAIM_NOT_HELD, CLAIM_EXPIRED."""
+    """Gives claims up, so that others get the items at once. All or none. Errors: JUDGE_NOT_FOUND, INVALID_REQUEST, CLAIM_NOT_HELD, CLAIM_EXPIRED."""
     EstimateAgreement: _aio.UnaryUnaryMultiCallable[_review_service_pb2.EstimateAgreementRequest, _review_service_pb2.EstimateAgreementResponse]  # type: ignore[assignment]
     """Estimates how often people agree with a judge version, from the labels of the rounds of the queue that are done and the judge's confidence in everything else. Errors: JUDGE_NOT_FOUND, JUDGE_VERSION_NOT_FOUND, INVALID_REQUEST, BIASED_SAMPLE."""
     MeasureAnnotatorAgreement: _aio.UnaryUnaryMultiCallable[_review_service_pb2.MeasureAnnotatorAgreementRequest, _review_service_pb2.MeasureAnnotatorAgreementResponse]  # type: ignore[assignment]
@@ -93,7 +93,7 @@ class ReviewServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _review_service_pb2.ReleaseReviewItemsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_review_service_pb2.ReleaseReviewItemsResponse, _abc.Awaitable[_review_service_pb2.ReleaseReviewItemsResponse]]:
-        """Gives claims up, so that others get the items at once. All or none: Errors: JUDGE_NOT_FOUND, INVALID_REQUEST, CLAIM_NOT_HELD, CLAIM_EXPIRED."""
+        """Gives claims up, so that others get the items at once. All or none. Errors: JUDGE_NOT_FOUND, INVALID_REQUEST, CLAIM_NOT_HELD, CLAIM_EXPIRED."""
 
     @_abc_1.abstractmethod
     def EstimateAgreement(
