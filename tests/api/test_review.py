@@ -260,6 +260,15 @@ def test_a_restart_keeps_draws_and_claims(lm, tmp_path):
         assert after[0].claims == held[0].claims
         assert names(claim(server.client, "ann", 2)) == names(held)
         assert label(server.client, names(held)[0], "ann") == pb.CLAIM_OUTCOME_HELD
+        review = server.client.review
+        review.ReleaseReviewItems(release(server.client, "ann", names(held)[1:]))
+        late = names(claim(server.client, "ben", duration=Duration(seconds=1)))
+    with running_server(settings) as server:
+        forward(server, seconds=5)
+        assert queue(server.client, show_claimed=True)[0].claims == []
+        review = server.client.review
+        error = failure(review.ReleaseReviewItems, release(server.client, "ben", late))
+        assert error.reason == "CLAIM_EXPIRED"
 
 
 def test_pages_go_on_where_the_one_before_ended(server):

@@ -197,11 +197,12 @@ def test_claims_that_expired_were_given_up_or_are_done_are_not_read(
 ) -> None:
     """What is left after a restart is what somebody still works on."""
     evaluations = [samples.evaluation() for _ in range(4)]
-    held, expired, given_up, done = (claim(e.evaluation_id) for e in evaluations)
+    held, expired, renewed, done = (claim(e.evaluation_id) for e in evaluations)
     expired = claim(expired.evaluation_id, expires_at=NOW - timedelta(seconds=1))
+    given_up = claim(renewed.evaluation_id)
 
     async def scenario() -> list[ReviewClaimRecord]:
-        await storage.write(*evaluations, held, expired, given_up, done)
+        await storage.write(*evaluations, held, expired, renewed, given_up, done)
         await storage.write(
             ReviewReleaseRecord(given_up.claim_id, "brevity", NOW),
             samples.feedback(evaluation_id=done.evaluation_id),

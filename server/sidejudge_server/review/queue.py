@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from sidejudge_server.config import ReviewSettings
 from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.judges.requests import commit
-from sidejudge_server.review.claims import ClaimBook, ClaimOutcome
+from sidejudge_server.review.claims import REMEMBERED, ClaimBook, ClaimOutcome
 from sidejudge_server.review.refusals import (
     claim_expired,
     claim_not_held,
@@ -103,8 +103,9 @@ class ReviewQueue:
         """Tells the time; tests set it."""
 
     async def start(self) -> None:
-        """Read the claims that still hold."""
-        self._book.put(await self._storage.review.claims(since=self.clock()))
+        """Read the claims that hold, or did not long ago: their holders learn what became of them."""
+        since = self.clock() - REMEMBERED
+        self._book.put(await self._storage.review.claims(since=since))
 
     def hear(self, records: Sequence[FeedbackRecord]) -> None:
         """Hear of feedback that is on disk: it ends its author's claims."""
@@ -132,22 +133,27 @@ class ReviewQueue:
         """
         self._judges.get(judge_id)
         now = self.clock()
-        async with self._locks[judge_id]:
-            if after is None:
-                waiting = await self._queue(
-                    judge_id, now, limit=_FEW, without=self._claimed(judge_id, now)
-                )
-                if len(waiting) < _FEW:
-                    await self._rounds.draw(judge_id, now)
-            queued = await self._queue(
-                judge_id,
-                now,
-                limit=limit,
-                after=after,
-                without=() if show_claimed else self._claimed(judge_id, now),
-                show_labelled=show_labelled,
-            )
+        if after is None:
+            # A draw that was sent is made, also if the caller goes away: no other may begin meanwhile.
+            await run_to_end(self._refill(judge_id, now))
+        queued = await self._queue(
+            judge_id,
+            now,
+            limit=limit,
+            after=after,
+            without=() if show_claimed else self._claimed(judge_id, now),
+            show_labelled=show_labelled,
+        )
         return await self._entries(queued, now)
+
+    async def _refill(self, judge_id: str, now: datetime) -> None:
+        """Draw a round if few items wait."""
+        async with self._locks[judge_id]:
+            waiting = await self._queue(
+                judge_id, now, limit=_FEW, without=self._claimed(judge_id, now)
+            )
+            if len(waiting) < _FEW:
+                await self._rounds.draw(judge_id, now)
 
     async def claim(self, request: ClaimRequest) -> Sequence[ReviewEntry]:
         """Keep items for an annotator and return them once the claims are on disk.

@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 CANDIDATES_PER_ITEM = 10
-"""Evaluations that a round considers for each item that it draws: no weight exceeds 20 by far."""
+"""Evaluations that a round considers for each item that it draws: no label stands for many more than 20."""
 
 _TAU = 0.5
 """Share of the ranked stream that is drawn by chance alone."""

@@ -218,8 +218,15 @@ class ReviewReader(Reader[ReviewItemRecord]):
         return {queued.item.evaluation_id: queued for queued in found}
 
     async def claims(self, *, since: datetime) -> list[ReviewClaimRecord]:
-        """Return claims that expire after a time and were not given up or followed by a label, oldest first."""
+        """Return claims that expire after a time and were not given up or followed by a label, oldest first.
+
+        Of an item and annotator the newest counts, whatever became of those that it has renewed.
+        """
         where = Where().add("expires_at > ?", naive_utc(since))
+        where.add(
+            "claim_id IN (SELECT max(claim_id) FROM review_claims"
+            " GROUP BY evaluation_id, annotator)"
+        )
         where.add("claim_id NOT IN (SELECT claim_id FROM review_releases)")
         where.add(
             "NOT EXISTS (SELECT 1 FROM feedback AS f WHERE f.author = review_claims.annotator"
