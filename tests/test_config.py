@@ -60,6 +60,8 @@ def test_all_problems_are_named_at_once(tmp_path: Path):
         "SIDEJUDGE_REFLECTION": "perhaps",
         "SIDEJUDGE_LM_MAX_RETRIES": "-1",
         "SIDEJUDGE_HEARTBEAT_S": "nan",
+        "SIDEJUDGE_REVIEW_LABEL_RULE": "loudest",
+        "SIDEJUDGE_REVIEW_AUDIT_SHARE": "1.5",
         "SIDEJUDGE_TYPO": "1",
     }
 
@@ -75,6 +77,8 @@ def test_all_problems_are_named_at_once(tmp_path: Path):
         "server.reflection",
         "task_lm.max_retries",
         "optimization.heartbeat_s",
+        "review.label_rule",
+        "review.audit_share",
         "SIDEJUDGE_TYPO",
     ):
         assert part in text

@@ -26,7 +26,7 @@ PAGES = sorted(
 
 def _defaults():
     settings = config.load_settings(None, {"HOME": "/home/somebody"})
-    for section in ("server", "storage", "task_lm", "optimization"):
+    for section in ("server", "storage", "task_lm", "optimization", "review"):
         for name in getattr(settings, section).__dataclass_fields__:
             yield f"{section}.{name}", getattr(getattr(settings, section), name)
 

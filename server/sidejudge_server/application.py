@@ -39,6 +39,7 @@ from sidejudge_server.optimization.scheduler import PolicyScheduler
 from sidejudge_server.optimization.shadow import ShadowCandidates
 from sidejudge_server.optimization.shadow_judge import ShadowJudge
 from sidejudge_server.optimization.watchdog import WorkerLimits
+from sidejudge_server.review.queue import ReviewQueue
 from sidejudge_server.training.collector import TrainingCollector
 from sidejudge_server.training.service import FeedbackService
 from sidejudge_server.training.synthesis import Synthesizer
@@ -80,6 +81,8 @@ class Application:
         """What watches the judges, once it has started."""
         self.reliabilities: Reliabilities | None = None
         """What is known of the judges' confidence, once it has started."""
+        self.review: ReviewQueue | None = None
+        """The review queues, once it has started."""
         self.experimenting: Experimenting | None = None
         """The experiments, once it has started."""
         self._warm_up: asyncio.Task[None] | None = None
@@ -178,6 +181,9 @@ class Application:
         feedback.on_recorded(experimenting.hear)
         feedback.on_recorded(monitors.hear)
         feedback.on_recorded(reliabilities.hear)
+        self.review = ReviewQueue(storage, registry, settings.review)
+        await self.review.start()
+        feedback.on_recorded(self.review.hear)
         resolve_lm = _resolver(settings, client)
         synthesizer = Synthesizer(
             storage,
@@ -232,6 +238,7 @@ class Application:
             experimenting,
             monitors,
             reliabilities,
+            self.review,
             storage,
             storage.database_id,
             repair,

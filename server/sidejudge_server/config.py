@@ -17,6 +17,7 @@ __all__ = [
     "ConfigError",
     "LMSettings",
     "OptimizationSettings",
+    "ReviewSettings",
     "ServerSettings",
     "Settings",
     "StorageSettings",
@@ -154,6 +155,38 @@ class OptimizationSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ReviewSettings:
+    """What people are asked to label, and how their labels count."""
+
+    round_items: int = 40
+    """Items that a round of the queue draws on average; it considers ten times as many evaluations."""
+
+    audit_share: float = 0.15
+    """Share of audit items in the queue, 0 to 1: they were chosen by chance, and guarantees rest on them."""
+
+    window_items: int = 5_000
+    """Newest evaluations of a judge from which rounds are drawn."""
+
+    window_days: float = 30.0
+    """Older evaluations are not drawn, and what was drawn longer ago leaves the queue."""
+
+    claim_minutes: float = 15.0
+    """How long an item is kept for an annotator who does not say."""
+
+    label_rule: str = "latest"
+    """How several labels of an item become one: latest of the weightiest source, or a weighted vote."""
+
+    expert_weight: float = 4.0
+    """Weight of a label of an expert."""
+
+    user_weight: float = 2.0
+    """Weight of a label of a user."""
+
+    downstream_weight: float = 1.0
+    """Weight of a later signal."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings."""
 
@@ -162,6 +195,7 @@ class Settings:
     task_lm: LMSettings = field(default_factory=LMSettings)
     prompt_lm: LMSettings | None = None
     optimization: OptimizationSettings = field(default_factory=OptimizationSettings)
+    review: ReviewSettings = field(default_factory=ReviewSettings)
     model_dir: Path = field(default_factory=lambda: default_model_dir({}))
 
 
@@ -196,6 +230,10 @@ _VARIABLES: dict[str, tuple[str, str]] = {
     "SIDEJUDGE_JOURNAL_DAYS": ("optimization", "journal_days"),
     "SIDEJUDGE_DEFAULT_LM_CALLS": ("optimization", "default_lm_calls"),
     **{
+        f"SIDEJUDGE_REVIEW_{name.upper()}": ("review", name)
+        for name in ReviewSettings.__dataclass_fields__
+    },
+    **{
         f"SIDEJUDGE_{prefix}{name.upper()}": (section, name)
         for prefix, section in (("LM_", "task_lm"), ("PROMPT_LM_", "prompt_lm"))
         for name in LMSettings.__dataclass_fields__
@@ -211,6 +249,7 @@ _SECTIONS: dict[str, type] = {
     "task_lm": LMSettings,
     "prompt_lm": LMSettings,
     "optimization": OptimizationSettings,
+    "review": ReviewSettings,
 }
 
 _POSITIVE = {
@@ -226,6 +265,10 @@ _POSITIVE = {
     "default_lm_calls",
     "timeout_s",
     "max_concurrency",
+    "round_items",
+    "window_items",
+    "window_days",
+    "claim_minutes",
 }
 _NOT_NEGATIVE = {
     "max_retries",
@@ -236,7 +279,11 @@ _NOT_NEGATIVE = {
     "recommended_examples",
     "input_usd_per_mtok",
     "output_usd_per_mtok",
+    "expert_weight",
+    "user_weight",
+    "downstream_weight",
 }
+_LABEL_RULES = ("latest", "vote")
 
 
 def load_settings(
@@ -245,7 +292,7 @@ def load_settings(
     """Read settings from a TOML file and the environment.
 
     Args:
-        path: A TOML file with the sections server, storage, task_lm, prompt_lm, optimization; None for none.
+        path: A TOML file with the sections server, storage, task_lm, prompt_lm, optimization, review; None for none.
         environment: Variables; None takes the process's.
 
     Raises:
@@ -326,8 +373,12 @@ def _build(section: str, cls: type, values: dict[str, Any], problems: list[str])
 
 def _range_problem(name: str, value: object) -> str:
     """Say what is wrong with a number, or nothing. NaN fails both comparisons."""
+    if name == "label_rule" and value not in _LABEL_RULES:
+        return f"must be one of {', '.join(_LABEL_RULES)}"
     if not isinstance(value, int | float):
         return ""
+    if name == "audit_share" and not 0 <= value <= 1:
+        return "must be a number from 0 to 1"
     if name in _POSITIVE and not value > 0:
         return "must be greater than 0"
     if name in _NOT_NEGATIVE and not value >= 0:

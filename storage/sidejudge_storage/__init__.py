@@ -26,7 +26,7 @@ from sidejudge_storage.errors import (
     TooManyQueriesError,
     WriteFailedError,
 )
-from sidejudge_storage.ids import new_id
+from sidejudge_storage.ids import first_id, new_id
 from sidejudge_storage.quality_days import QualityDay, ReplaceQualityDays
 from sidejudge_storage.queries import QueryEnd, QueryRunner
 from sidejudge_storage.readers.enrolments import Enrolled, EnrolmentReader
@@ -83,6 +83,13 @@ from sidejudge_storage.readers.reliability import (
     ReliabilityReader,
 )
 from sidejudge_storage.readers.requests import RequestReader
+from sidejudge_storage.readers.review import (
+    GivenLabel,
+    JudgedItem,
+    QueuedItem,
+    ReviewReader,
+    UndrawnItem,
+)
 from sidejudge_storage.readers.shadow_candidates import ShadowCandidateReader
 from sidejudge_storage.records import (
     DeploymentRecord,
@@ -105,6 +112,9 @@ from sidejudge_storage.records import (
     OptimizationRecord,
     ReliabilityRecord,
     RequestRecord,
+    ReviewClaimRecord,
+    ReviewItemRecord,
+    ReviewReleaseRecord,
     ShadowCandidateRecord,
     ShadowJudgmentRecord,
 )
@@ -148,9 +158,11 @@ __all__ = [
     "FeedbackRecord",
     "GateUseReader",
     "GateUseRecord",
+    "GivenLabel",
     "JudgeReader",
     "JudgeRecord",
     "JudgeVersionRecord",
+    "JudgedItem",
     "JudgedSums",
     "LabelRate",
     "LabelledAnswer",
@@ -177,6 +189,7 @@ __all__ = [
     "QueryLimitError",
     "QueryRefusedError",
     "QueryRunner",
+    "QueuedItem",
     "RejectExample",
     "ReliabilityReader",
     "ReliabilityRecord",
@@ -190,6 +203,10 @@ __all__ = [
     "ReplaceShadowCandidate",
     "RequestReader",
     "RequestRecord",
+    "ReviewClaimRecord",
+    "ReviewItemRecord",
+    "ReviewReader",
+    "ReviewReleaseRecord",
     "RevisionConflictError",
     "RowMissingError",
     "ShadowCandidateReader",
@@ -200,7 +217,9 @@ __all__ = [
     "StorageError",
     "StorageOptions",
     "TooManyQueriesError",
+    "UndrawnItem",
     "UnitMoments",
     "WriteFailedError",
+    "first_id",
     "new_id",
 ]

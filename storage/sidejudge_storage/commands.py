@@ -26,6 +26,9 @@ from sidejudge_storage.records import (
     OptimizationRecord,
     ReliabilityRecord,
     RequestRecord,
+    ReviewClaimRecord,
+    ReviewItemRecord,
+    ReviewReleaseRecord,
     ShadowCandidateRecord,
     ShadowJudgmentRecord,
 )
@@ -124,6 +127,9 @@ Record = (
     | MonitorRecord
     | MonitorEventRecord
     | ReliabilityRecord
+    | ReviewItemRecord
+    | ReviewClaimRecord
+    | ReviewReleaseRecord
     | RequestRecord
 )
 """A new row."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from datetime import datetime
 
-__all__ = ["new_id"]
+__all__ = ["first_id", "new_id"]
 
 _TAIL_BITS = 74  # 12 bits of rand_a and 62 of rand_b
 _STEP_BITS = 32
@@ -61,3 +62,15 @@ def new_id() -> str:
     the clock does.
     """
     return _source.next(time.time_ns() // 1_000_000)
+
+
+def first_id(moment: datetime) -> str:
+    """Return the beginning of ids of a moment: those made since then are greater, as text.
+
+    Raises:
+        ValueError: The moment has no zone.
+    """
+    if moment.tzinfo is None:
+        raise ValueError(f"{moment.isoformat()} has no time zone")
+    digits = f"{max(0, int(moment.timestamp() * 1000)):012x}"
+    return f"{digits[:8]}-{digits[8:]}"

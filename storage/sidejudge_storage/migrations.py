@@ -252,6 +252,20 @@ _TRUST = (
         confidence, CAST(trust_json->>'calibrated' AS DOUBLE) AS calibrated_confidence,
         trust_json->>'decision' AS decision, CAST(trust_json AS JSON) AS trust
         FROM main.evaluations WHERE trust_json IS NOT NULL""",
+_REVIEW = (
+    """CREATE TABLE review_items (
+        evaluation_id VARCHAR NOT NULL, judge_id VARCHAR NOT NULL, version BIGINT NOT NULL,
+        round_number BIGINT NOT NULL, stream VARCHAR NOT NULL, drawn BOOLEAN NOT NULL,
+        place BIGINT, inclusion_probability DOUBLE NOT NULL, worth DOUBLE NOT NULL,
+        reasons VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL
+    )""",
+    """CREATE TABLE review_claims (
+        claim_id VARCHAR NOT NULL, evaluation_id VARCHAR NOT NULL, judge_id VARCHAR NOT NULL,
+        annotator VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL, expires_at TIMESTAMP NOT NULL
+    )""",
+    """CREATE TABLE review_releases (
+        claim_id VARCHAR NOT NULL, judge_id VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL
+    )""",
 )
 
 MIGRATIONS: tuple[Migration, ...] = (
@@ -266,6 +280,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration("0009_analytics", _ANALYTICS),
     Migration("0010_monitoring", _MONITORING),
     Migration("0011_trust", _TRUST),
+    Migration("0012_review", _REVIEW),
 )
 """Every migration in the order in which they apply."""
 

@@ -31,6 +31,9 @@ __all__ = [
     "OptimizationRecord",
     "ReliabilityRecord",
     "RequestRecord",
+    "ReviewClaimRecord",
+    "ReviewItemRecord",
+    "ReviewReleaseRecord",
     "ShadowCandidateRecord",
     "ShadowJudgmentRecord",
 ]
@@ -464,6 +467,46 @@ class ReliabilityRecord:
     created_at: datetime
     labels: int
     fit_json: str
+class ReviewItemRecord:
+    """An evaluation that a round of the review queue has considered: there is one draw for each, for ever.
+
+    ``stream`` is uniform (audit items), ranked, or labelled for those that had a label before, whose
+    ``inclusion_probability`` is 1. ``drawn`` says whether it is in the queue and ``place`` where in its
+    round, None for those that are not. ``reasons`` are words with commas between them.
+    """
+
+    evaluation_id: str
+    judge_id: str
+    version: int
+    round_number: int
+    stream: str
+    drawn: bool
+    place: int | None
+    inclusion_probability: float
+    worth: float
+    reasons: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewClaimRecord:
+    """That an item is kept for an annotator; of one item and annotator the newest row counts."""
+
+    claim_id: str
+    evaluation_id: str
+    judge_id: str
+    annotator: str
+    created_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewReleaseRecord:
+    """That a claim was given up before it expired."""
+
+    claim_id: str
+    judge_id: str
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from sidejudge_storage.readers.policies import OptimizationPolicyReader
 from sidejudge_storage.readers.quality import QualityReader
 from sidejudge_storage.readers.reliability import ReliabilityReader
 from sidejudge_storage.readers.requests import RequestReader
+from sidejudge_storage.readers.review import ReviewReader
 from sidejudge_storage.readers.shadow_candidates import ShadowCandidateReader
 from sidejudge_storage.readers.shadow_judgments import ShadowJudgmentReader
 from sidejudge_storage.writer import Writer
@@ -62,6 +63,7 @@ class Storage:
         self.shadow_judgments = ShadowJudgmentReader(database, self._executor)
         self.monitors = MonitorReader(database, self._executor)
         self.reliability = ReliabilityReader(database, self._executor)
+        self.review = ReviewReader(database, self._executor)
         self.quality = QualityReader(database, self._executor)
         self.queries = QueryRunner(database)
         self.requests = RequestReader(database, self._executor)

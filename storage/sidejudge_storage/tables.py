@@ -37,6 +37,9 @@ from sidejudge_storage.records import (
     OptimizationRecord,
     ReliabilityRecord,
     RequestRecord,
+    ReviewClaimRecord,
+    ReviewItemRecord,
+    ReviewReleaseRecord,
     ShadowCandidateRecord,
     ShadowJudgmentRecord,
 )
@@ -62,6 +65,9 @@ __all__ = [
     "OPTIMIZATION_POLICIES",
     "RELIABILITY",
     "REQUESTS",
+    "REVIEW_CLAIMS",
+    "REVIEW_ITEMS",
+    "REVIEW_RELEASES",
     "SHADOW_CANDIDATES",
     "SHADOW_JUDGMENTS",
     "Table",
@@ -296,6 +302,9 @@ SHADOW_JUDGMENTS = Table(
     key=("evaluation_id", "experiment_id", "arm_id"),
 )
 RELIABILITY = Table("reliability", ReliabilityRecord, key=("reliability_id",))
+REVIEW_ITEMS = Table("review_items", ReviewItemRecord, key=("evaluation_id",))
+REVIEW_CLAIMS = Table("review_claims", ReviewClaimRecord, key=("claim_id",))
+REVIEW_RELEASES = Table("review_releases", ReviewReleaseRecord, key=("claim_id",))
 REQUESTS = Table(
     "requests", RequestRecord, key=("request_id",), view="answered_requests"
 )
@@ -322,6 +331,9 @@ _BY_TYPE: dict[type, Table[Any]] = {
     MonitorRecord: MONITORS,
     MonitorEventRecord: MONITOR_EVENTS,
     ReliabilityRecord: RELIABILITY,
+    ReviewItemRecord: REVIEW_ITEMS,
+    ReviewClaimRecord: REVIEW_CLAIMS,
+    ReviewReleaseRecord: REVIEW_RELEASES,
     RequestRecord: REQUESTS,
 }
 

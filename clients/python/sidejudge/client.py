@@ -17,6 +17,7 @@ from sidejudge.v1.feedback_service_pb2_grpc import FeedbackServiceStub
 from sidejudge.v1.judge_service_pb2_grpc import JudgeServiceStub
 from sidejudge.v1.monitoring_service_pb2_grpc import MonitoringServiceStub
 from sidejudge.v1.optimization_service_pb2_grpc import OptimizationServiceStub
+from sidejudge.v1.review_service_pb2_grpc import ReviewServiceStub
 from sidejudge.v1.server_service_pb2_grpc import ServerServiceStub
 from sidejudge.v1.trust_service_pb2_grpc import TrustServiceStub
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sidejudge.v1.judge_service_pb2_grpc import JudgeServiceAsyncStub
     from sidejudge.v1.monitoring_service_pb2_grpc import MonitoringServiceAsyncStub
     from sidejudge.v1.optimization_service_pb2_grpc import OptimizationServiceAsyncStub
+    from sidejudge.v1.review_service_pb2_grpc import ReviewServiceAsyncStub
     from sidejudge.v1.server_service_pb2_grpc import ServerServiceAsyncStub
     from sidejudge.v1.trust_service_pb2_grpc import TrustServiceAsyncStub
 
@@ -40,6 +42,7 @@ _SERVICES: Final = (
     "Optimization",
     "Experiment",
     "Monitoring",
+    "Review",
     "Analytics",
     "Server",
 )
@@ -86,6 +89,7 @@ class Client:
         self.optimization: OptimizationServiceStub = OptimizationServiceStub(filled)
         self.experiments: ExperimentServiceStub = ExperimentServiceStub(filled)
         self.monitoring: MonitoringServiceStub = MonitoringServiceStub(filled)
+        self.review: ReviewServiceStub = ReviewServiceStub(filled)
         self.analytics: AnalyticsServiceStub = AnalyticsServiceStub(filled)
         self.trust: TrustServiceStub = TrustServiceStub(filled)
         self.server: ServerServiceStub = ServerServiceStub(filled)
@@ -122,6 +126,7 @@ class AsyncClient:
         self.monitoring = cast(
             "MonitoringServiceAsyncStub", MonitoringServiceStub(channel)
         )
+        self.review = cast("ReviewServiceAsyncStub", ReviewServiceStub(channel))
         self.analytics = cast(
             "AnalyticsServiceAsyncStub", AnalyticsServiceStub(channel)
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Final
 
 from sidejudge.v1 import feedback_service_pb2 as pb
@@ -14,6 +14,7 @@ from sidejudge_server.api.convert_feedback import (
     feedback_filter,
     feedback_message,
 )
+from sidejudge_server.api.convert_review import OUTCOMES
 from sidejudge_server.api.convert_training import (
     example_filter,
     example_message,
@@ -28,9 +29,11 @@ from sidejudge_server.api.tokens import TokenCodec
 from sidejudge_server.api.validate import Checker
 from sidejudge_server.config import Settings
 from sidejudge_server.errors import InvalidRequestError, SidejudgeError
+from sidejudge_server.review.claims import ClaimOutcome
 from sidejudge_server.training.corrections import Correction
 from sidejudge_server.training.service import FeedbackService
 from sidejudge_server.training.synthesis import Synthesizer
+from sidejudge_storage import FeedbackRecord
 
 __all__ = ["MAX_FEEDBACK_BATCH_ITEMS", "FeedbackServicer"]
 
@@ -48,8 +51,11 @@ class FeedbackServicer(FeedbackServiceServicer):
         synthesizer: Synthesizer,
         tokens: TokenCodec,
         settings: Settings,
+        *,
+        claim_outcome: Callable[[FeedbackRecord], ClaimOutcome],
     ) -> None:
         self._service = service
+        self._claim_outcome = claim_outcome
         self._synthesizer = synthesizer
         self._tokens = tokens
         self._max_text_chars = settings.server.max_text_chars
@@ -62,7 +68,10 @@ class FeedbackServicer(FeedbackServiceServicer):
         correction = correction_from(checker.within("feedback."), request.feedback)
         request_id = checker.last_request_id(request.request_id)
         record = await self._service.record(correction, request_id=request_id)
-        return pb.RecordFeedbackResponse(feedback=feedback_message(record))
+        return pb.RecordFeedbackResponse(
+            feedback=feedback_message(record),
+            claim_outcome=OUTCOMES[self._claim_outcome(record)],
+        )
 
     async def BatchRecordFeedback(
         self, request: pb.BatchRecordFeedbackRequest, context: object

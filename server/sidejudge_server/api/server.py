@@ -17,6 +17,7 @@ from sidejudge.v1 import (
     judge_service_pb2,
     monitoring_service_pb2,
     optimization_service_pb2,
+    review_service_pb2,
     server_service_pb2,
     trust_service_pb2,
 )
@@ -37,6 +38,7 @@ from sidejudge.v1.monitoring_service_pb2_grpc import (
 from sidejudge.v1.optimization_service_pb2_grpc import (
     add_OptimizationServiceServicer_to_server,
 )
+from sidejudge.v1.review_service_pb2_grpc import add_ReviewServiceServicer_to_server
 from sidejudge.v1.server_service_pb2_grpc import add_ServerServiceServicer_to_server
 from sidejudge.v1.trust_service_pb2_grpc import add_TrustServiceServicer_to_server
 from sidejudge_server.api.address import listen_address, private_socket
@@ -48,6 +50,7 @@ from sidejudge_server.api.interceptors import CallInterceptor
 from sidejudge_server.api.judges import JudgeServicer
 from sidejudge_server.api.monitoring import MonitoringServicer
 from sidejudge_server.api.optimization import OptimizationServicer
+from sidejudge_server.api.review import ReviewServicer
 from sidejudge_server.api.server_info import ServerServicer
 from sidejudge_server.api.tokens import TokenCodec
 from sidejudge_server.api.trust import TrustServicer
@@ -59,6 +62,9 @@ from sidejudge_server.monitoring.monitors import Monitors
 from sidejudge_server.optimization.policies import PolicyService
 from sidejudge_server.optimization.queue import OptimizationService
 from sidejudge_server.optimization.shadow import ShadowCandidates
+from sidejudge_server.review.annotators import AnnotatorAgreements
+from sidejudge_server.review.estimates import AgreementEstimates
+from sidejudge_server.review.queue import ReviewQueue
 from sidejudge_server.training.service import FeedbackService
 from sidejudge_server.training.synthesis import Synthesizer
 from sidejudge_server.trust.reliabilities import Reliabilities
@@ -76,6 +82,7 @@ SERVICES: Final = tuple(
         (experiment_service_pb2, "ExperimentService"),
         (monitoring_service_pb2, "MonitoringService"),
         (trust_service_pb2, "TrustService"),
+        (review_service_pb2, "ReviewService"),
         (analytics_service_pb2, "AnalyticsService"),
         (server_service_pb2, "ServerService"),
     )
@@ -97,6 +104,7 @@ class DomainServices:
     experimenting: Experimenting
     monitors: Monitors
     reliabilities: Reliabilities
+    review: ReviewQueue
     storage: Storage
     database_id: str
     storage_repair: str
@@ -196,7 +204,13 @@ def _add_services(
         JudgeServicer(services.registry, services.shadows, tokens, settings), server
     )
     add_FeedbackServiceServicer_to_server(
-        FeedbackServicer(services.feedback, services.synthesizer, tokens, settings),
+        FeedbackServicer(
+            services.feedback,
+            services.synthesizer,
+            tokens,
+            settings,
+            claim_outcome=services.review.outcome,
+        ),
         server,
     )
     add_OptimizationServiceServicer_to_server(
@@ -223,6 +237,15 @@ def _add_services(
     )
     add_TrustServiceServicer_to_server(
         TrustServicer(services.reliabilities, services.registry, settings), server
+    add_ReviewServiceServicer_to_server(
+        ReviewServicer(
+            services.review,
+            AgreementEstimates(services.storage, services.registry, settings.review),
+            AnnotatorAgreements(services.storage, services.registry),
+            tokens,
+            settings,
+        ),
+        server,
     )
     add_AnalyticsServiceServicer_to_server(
         AnalyticsServicer(services.storage, settings), server

@@ -21,6 +21,7 @@ from sidejudge_server.cli.options import (
     named_text,
 )
 from sidejudge_server.cli.policy_parser import add_policy
+from sidejudge_server.cli.review_parser import add_review
 from sidejudge_server.cli.training_parser import add_training
 from sidejudge_server.cli.trust_parser import add_target, add_trust
 
@@ -51,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_experiments(commands)
     add_monitor(commands)
     add_trust(commands)
+    add_review(commands)
     add_analytics(commands)
     _add_judges(commands)
     _add_versions(commands)

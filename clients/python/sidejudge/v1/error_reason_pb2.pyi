@@ -128,6 +128,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The database could not run the SQL, such as for an unknown column. Code INVALID_ARGUMENT. Metadata: `{"problem": "..."}`."""
     ERROR_REASON_QUERY_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 62
     """The query took more time or memory than it may. Code RESOURCE_EXHAUSTED. Metadata: `{"limit": "time"}`."""
+    ERROR_REASON_CLAIM_EXPIRED: _ErrorReason.ValueType  # 70
+    """The claim has expired, so this can't be done with it; claim the items again. Code FAILED_PRECONDITION. Metadata: `{"evaluations": "evaluations/x", "annotator": "ann"}`."""
+    ERROR_REASON_CLAIM_NOT_HELD: _ErrorReason.ValueType  # 71
+    """The annotator does not hold the items. Code FAILED_PRECONDITION. Metadata: `{"evaluations": "evaluations/x", "annotator": "ann"}`."""
+    ERROR_REASON_REVIEW_ITEM_NOT_FOUND: _ErrorReason.ValueType  # 72
+    """The evaluation was not drawn for the review queue of the judge. Code NOT_FOUND. Metadata: `{"review_item": "evaluations/x"}`."""
+    ERROR_REASON_REVIEW_ITEM_LABELLED: _ErrorReason.ValueType  # 73
+    """The items have as many labels as are wanted. Code FAILED_PRECONDITION. Metadata: `{"evaluations": "evaluations/x,evaluations/y"}`."""
+    ERROR_REASON_REVIEW_ITEM_CLAIMED: _ErrorReason.ValueType  # 74
+    """Others have claimed the items. Code ABORTED. Metadata: `{"evaluations": "evaluations/x,evaluations/y"}`."""
+    ERROR_REASON_BIASED_SAMPLE: _ErrorReason.ValueType  # 75
+    """The labels are of items that were chosen for their worth and would mislead if all counted alike. Code FAILED_PRECONDITION. Metadata: `{"ranked": "34", "uniform": "6"}`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `ErrorInfo.reason`, without the prefix `ERROR_REASON_`, with `ErrorInfo.domain` = `sidejudge.dev`. Values may be added."""
@@ -236,4 +248,16 @@ ERROR_REASON_QUERY_FAILED: ErrorReason.ValueType  # 61
 """The database could not run the SQL, such as for an unknown column. Code INVALID_ARGUMENT. Metadata: `{"problem": "..."}`."""
 ERROR_REASON_QUERY_LIMIT_EXCEEDED: ErrorReason.ValueType  # 62
 """The query took more time or memory than it may. Code RESOURCE_EXHAUSTED. Metadata: `{"limit": "time"}`."""
+ERROR_REASON_CLAIM_EXPIRED: ErrorReason.ValueType  # 70
+"""The claim has expired, so this can't be done with it; claim the items again. Code FAILED_PRECONDITION. Metadata: `{"evaluations": "evaluations/x", "annotator": "ann"}`."""
+ERROR_REASON_CLAIM_NOT_HELD: ErrorReason.ValueType  # 71
+"""The annotator does not hold the items. Code FAILED_PRECONDITION. Metadata: `{"evaluations": "evaluations/x", "annotator": "ann"}`."""
+ERROR_REASON_REVIEW_ITEM_NOT_FOUND: ErrorReason.ValueType  # 72
+"""The evaluation was not drawn for the review queue of the judge. Code NOT_FOUND. Metadata: `{"review_item": "evaluations/x"}`."""
+ERROR_REASON_REVIEW_ITEM_LABELLED: ErrorReason.ValueType  # 73
+"""The items have as many labels as are wanted. Code FAILED_PRECONDITION. Metadata: `{"evaluations": "evaluations/x,evaluations/y"}`."""
+ERROR_REASON_REVIEW_ITEM_CLAIMED: ErrorReason.ValueType  # 74
+"""Others have claimed the items. Code ABORTED. Metadata: `{"evaluations": "evaluations/x,evaluations/y"}`."""
+ERROR_REASON_BIASED_SAMPLE: ErrorReason.ValueType  # 75
+"""The labels are of items that were chosen for their worth and would mislead if all counted alike. Code FAILED_PRECONDITION. Metadata: `{"ranked": "34", "uniform": "6"}`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -11,6 +11,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.rpc import status_pb2 as _status_pb2
 from sidejudge.v1 import feedback_pb2 as _feedback_pb2
+from sidejudge.v1 import review_service_pb2 as _review_service_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -57,6 +58,9 @@ class RecordFeedbackResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FEEDBACK_FIELD_NUMBER: _builtins.int
+    CLAIM_OUTCOME_FIELD_NUMBER: _builtins.int
+    claim_outcome: _review_service_pb2.ClaimOutcome.ValueType
+    """What became of the author's claim, if the evaluation is in the review queue. The feedback is recorded whatever it is."""
     @_builtins.property
     def feedback(self) -> _feedback_pb2.Feedback:
         """The feedback as recorded."""
@@ -65,10 +69,11 @@ class RecordFeedbackResponse(_message.Message):
         self,
         *,
         feedback: _feedback_pb2.Feedback | None = ...,
+        claim_outcome: _review_service_pb2.ClaimOutcome.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["feedback", b"feedback"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["feedback", b"feedback"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim_outcome", b"claim_outcome", "feedback", b"feedback"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
