@@ -178,12 +178,10 @@ class Application:
             recent=evaluations.recent,
             requests=requests,
         )
-        feedback.on_recorded(experimenting.hear)
-        feedback.on_recorded(monitors.hear)
-        feedback.on_recorded(reliabilities.hear)
         self.review = ReviewQueue(storage, registry, settings.review)
         await self.review.start()
-        feedback.on_recorded(self.review.hear)
+        for watcher in (experimenting, monitors, reliabilities, self.review):
+            feedback.on_recorded(watcher.hear)
         resolve_lm = _resolver(settings, client)
         synthesizer = Synthesizer(
             storage,
@@ -220,10 +218,7 @@ class Application:
         self._cleanup.push_async_callback(scheduler.close)
         shadow_judge.start()
         self._cleanup.push_async_callback(shadow_judge.close)
-        await self._start_watching(storage, experimenting, monitors)
-        await reliabilities.start()
-        self.reliabilities = reliabilities
-        self._cleanup.push_async_callback(reliabilities.close)
+        await self._start_watching(storage, experimenting, monitors, reliabilities)
         # First of all: it may still start a run, and needs the model and the database.
         self._cleanup.push_async_callback(requests.drain, timeout_s=_LAST_WRITES_S)
         repair = storage.repair.message if storage.repair is not None else ""
@@ -246,15 +241,22 @@ class Application:
         return _Parts(services, client)
 
     async def _start_watching(
-        self, storage: Storage, experimenting: Experimenting, monitors: Monitors
+        self,
+        storage: Storage,
+        experimenting: Experimenting,
+        monitors: Monitors,
+        reliabilities: Reliabilities,
     ) -> None:
-        """Begin with experiments, monitors and daily sums; they are closed in reverse."""
+        """Begin with experiments, monitors, confidences and daily sums; they are closed in reverse."""
         await experimenting.start()
         self.experimenting = experimenting
         self._cleanup.push_async_callback(experimenting.close)
         await monitors.start()
         self.monitors = monitors
         self._cleanup.push_async_callback(monitors.close)
+        await reliabilities.start()
+        self.reliabilities = reliabilities
+        self._cleanup.push_async_callback(reliabilities.close)
         day_sums = DaySums(storage)
         day_sums.start()
         self._cleanup.push_async_callback(day_sums.close)

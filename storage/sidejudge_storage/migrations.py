@@ -252,6 +252,8 @@ _TRUST = (
         confidence, CAST(trust_json->>'calibrated' AS DOUBLE) AS calibrated_confidence,
         trust_json->>'decision' AS decision, CAST(trust_json AS JSON) AS trust
         FROM main.evaluations WHERE trust_json IS NOT NULL""",
+)
+
 _REVIEW = (
     """CREATE TABLE review_items (
         evaluation_id VARCHAR NOT NULL, judge_id VARCHAR NOT NULL, version BIGINT NOT NULL,

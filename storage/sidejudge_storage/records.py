@@ -467,6 +467,9 @@ class ReliabilityRecord:
     created_at: datetime
     labels: int
     fit_json: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReviewItemRecord:
     """An evaluation that a round of the review queue has considered: there is one draw for each, for ever.
 

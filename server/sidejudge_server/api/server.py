@@ -237,6 +237,7 @@ def _add_services(
     )
     add_TrustServiceServicer_to_server(
         TrustServicer(services.reliabilities, services.registry, settings), server
+    )
     add_ReviewServiceServicer_to_server(
         ReviewServicer(
             services.review,
