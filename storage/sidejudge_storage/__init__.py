@@ -105,20 +105,22 @@ from sidejudge_storage.records import (
     GateUseRecord,
     JudgeRecord,
     JudgeVersionRecord,
-    MonitorEventRecord,
-    MonitorRecord,
     OptimizationEventRecord,
     OptimizationPolicyRecord,
     OptimizationRecord,
-    ReliabilityRecord,
     RequestRecord,
-    ReviewClaimRecord,
-    ReviewItemRecord,
-    ReviewReleaseRecord,
     ShadowCandidateRecord,
     ShadowJudgmentRecord,
 )
 from sidejudge_storage.storage import Storage
+from sidejudge_storage.trust_records import (
+    MonitorEventRecord,
+    MonitorRecord,
+    ReliabilityRecord,
+    ReviewClaimRecord,
+    ReviewItemRecord,
+    ReviewReleaseRecord,
+)
 
 __all__ = [
     "FALSE_POSITIVE_VALUE",

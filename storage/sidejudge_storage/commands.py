@@ -19,18 +19,20 @@ from sidejudge_storage.records import (
     GateUseRecord,
     JudgeRecord,
     JudgeVersionRecord,
-    MonitorEventRecord,
-    MonitorRecord,
     OptimizationEventRecord,
     OptimizationPolicyRecord,
     OptimizationRecord,
-    ReliabilityRecord,
     RequestRecord,
+    ShadowCandidateRecord,
+    ShadowJudgmentRecord,
+)
+from sidejudge_storage.trust_records import (
+    MonitorEventRecord,
+    MonitorRecord,
+    ReliabilityRecord,
     ReviewClaimRecord,
     ReviewItemRecord,
     ReviewReleaseRecord,
-    ShadowCandidateRecord,
-    ShadowJudgmentRecord,
 )
 
 __all__ = [

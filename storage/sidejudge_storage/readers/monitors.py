@@ -10,10 +10,12 @@ from sidejudge_storage.database import Database
 from sidejudge_storage.readers.base import Reader, Where
 from sidejudge_storage.records import (
     EvaluationRecord,
+)
+from sidejudge_storage.tables import EVALUATIONS, MONITOR_EVENTS, MONITORS, naive_utc
+from sidejudge_storage.trust_records import (
     MonitorEventRecord,
     MonitorRecord,
 )
-from sidejudge_storage.tables import EVALUATIONS, MONITOR_EVENTS, MONITORS, naive_utc
 
 __all__ = ["AuditLabel", "MonitorReader", "PerformanceRow"]
 

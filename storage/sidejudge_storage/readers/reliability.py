@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from sidejudge_storage.database import Database
 from sidejudge_storage.quality_schema import labels_sql
 from sidejudge_storage.readers.base import Reader
-from sidejudge_storage.records import ReliabilityRecord
 from sidejudge_storage.tables import RELIABILITY
+from sidejudge_storage.trust_records import (
+    ReliabilityRecord,
+)
 
 __all__ = ["Annotation", "LabelledAnswer", "LabelledConfidence", "ReliabilityReader"]
 

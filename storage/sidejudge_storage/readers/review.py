@@ -11,12 +11,15 @@ from typing import Any
 from sidejudge_storage.database import Database
 from sidejudge_storage.ids import first_id
 from sidejudge_storage.readers.base import IN_LIST, Reader, Where
-from sidejudge_storage.records import ReviewClaimRecord, ReviewItemRecord
 from sidejudge_storage.tables import (
     REVIEW_CLAIMS,
     REVIEW_ITEMS,
     id_list,
     naive_utc,
+)
+from sidejudge_storage.trust_records import (
+    ReviewClaimRecord,
+    ReviewItemRecord,
 )
 
 __all__ = [
