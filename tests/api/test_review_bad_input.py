@@ -5,22 +5,12 @@ from google.protobuf.duration_pb2 import Duration
 
 from sidejudge.v1 import (
     feedback_pb2,
-    judge_pb2,
 )
 from sidejudge.v1 import review_service_pb2 as pb
 from tests.stand_in import running_stand_in
 from tests.support.calls import correction, failure
-from tests.support.review import (
-    JUDGE,
-)
+from tests.support.review import JUDGE
 from tests.support.server import running_server, settings_for
-
-Item = pb.ReviewItem
-OTHER = {
-    judge_pb2.VERDICT_PASS: judge_pb2.VERDICT_FAIL,
-    judge_pb2.VERDICT_FAIL: judge_pb2.VERDICT_PASS,
-}
-MIXED = [0.99, 0.5, 0.95, 0.6, 0.98, 0.9]
 
 
 @pytest.fixture(scope="module")
