@@ -91,6 +91,26 @@ def test_serving_imports_nothing_heavy(tmp_path, lm):
     assert seen["before"] == []
 
 
+def test_logging_brings_no_console_library():
+    """Logs are JSON; whoever needs rich afterwards still gets it."""
+    program = """
+import sys
+from sidejudge_server.app import _import_structlog_alone
+_import_structlog_alone()
+import structlog
+print(sorted(m for m in sys.modules if m.startswith("rich")))
+import rich.table
+"""
+    done = subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    assert done.stdout.strip() == "[]"
+
+
 def test_an_idle_sidecar_is_small(tmp_path, lm):
     """Server, fork server and its tracker stay under 150 MB together."""
     with server_process(tmp_path, lm_base_url=lm.base_url) as server:
