@@ -40,6 +40,11 @@ from sidejudge_server.optimization.shadow import ShadowCandidates
 from sidejudge_server.optimization.shadow_judge import ShadowJudge
 from sidejudge_server.optimization.watchdog import WorkerLimits
 from sidejudge_server.review.queue import ReviewQueue
+from sidejudge_server.review.selection import (
+    AgreementProbability,
+    Answer,
+    stated_agreement,
+)
 from sidejudge_server.training.collector import TrainingCollector
 from sidejudge_server.training.service import FeedbackService
 from sidejudge_server.training.synthesis import Synthesizer
@@ -178,7 +183,12 @@ class Application:
             recent=evaluations.recent,
             requests=requests,
         )
-        self.review = ReviewQueue(storage, registry, settings.review)
+        self.review = ReviewQueue(
+            storage,
+            registry,
+            settings.review,
+            agreement=_expected_agreement(reliabilities),
+        )
         await self.review.start()
         for watcher in (experimenting, monitors, reliabilities, self.review):
             feedback.on_recorded(watcher.hear)
@@ -351,6 +361,18 @@ async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
+
+
+def _expected_agreement(reliabilities: Reliabilities) -> AgreementProbability:
+    """Return how far people are expected to agree: the calibrated confidence where there is one."""
+
+    def expected(judge_id: str, version: int, answer: Answer) -> float:
+        mapped = reliabilities.calibrated(judge_id, version, answer.confidence)
+        if mapped is None:
+            return stated_agreement(judge_id, version, answer)
+        return mapped
+
+    return expected
 
 
 def _worker_limits(settings: Settings) -> WorkerLimits:

@@ -151,7 +151,7 @@ def test_only_items_chosen_by_chance_count(server):
         client, outcomes(rng, 100, win=0.0, loss=0.0, both_right=0.9)
     )
     chosen = [e for e in evaluations if e.HasField("audit_probability")]
-    assert 15 < len(chosen) < 45
+    assert 10 < len(chosen) < 55  # binomial: beyond that once in a million runs
     assert {e.audit_probability for e in chosen} == {0.3}
     assert monitor(server).status.audit_labels == len(chosen)
     listed = client.monitoring.ListAuditItems(

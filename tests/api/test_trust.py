@@ -1,5 +1,7 @@
 """TrustService and selection over real gRPC: what labels certify, for which version and model."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from sidejudge.v1 import (
@@ -10,6 +12,7 @@ from sidejudge.v1 import (
     judge_pb2,
 )
 from sidejudge.v1 import trust_service_pb2 as pb
+from sidejudge_server.application import _expected_agreement
 from tests.stand_in import running_stand_in
 from tests.support.calls import artifact, failure, new_uuid, rubric
 from tests.support.experiments import CANDIDATE, JUDGE, add_candidate
@@ -411,3 +414,21 @@ def test_an_epsilon_out_of_range_is_refused(server):
         pb.GetJudgeReportRequest(name="nonsense", epsilon=1.0),
     )
     assert sorted(v.field for v in error.violations) == ["epsilon", "name"]
+
+
+def test_the_review_queue_is_told_calibrated_confidences(server):
+    client = server.client
+    audit(client, 1.0)
+    judge_and_label(server, KNOWN)
+    evaluation = judged(client, 0.98)
+    reliabilities = server.application.reliabilities
+    expected = _expected_agreement(reliabilities)
+    answer = SimpleNamespace(
+        confidence=evaluation.judgment.confidence, score_stddev=None
+    )
+    assert expected("safety", 1, answer) == evaluation.calibrated_confidence
+    assert expected("safety", 2, answer) == evaluation.judgment.confidence
+    assert (
+        expected("safety", 1, SimpleNamespace(confidence=None, score_stddev=None))
+        == 0.5
+    )

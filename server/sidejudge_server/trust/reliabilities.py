@@ -125,6 +125,15 @@ class Reliabilities:
         known = self._known.get((judge_id, version, self._model))
         return known.reliability if known is not None else None
 
+    def calibrated(
+        self, judge_id: str, version: int, confidence: float | None
+    ) -> float | None:
+        """Return a mapped confidence; None without one or without a map."""
+        found = self.find(judge_id, version)
+        if confidence is None or found is None or found.calibration is None:
+            return None
+        return found.calibration.map(confidence)
+
     async def report(
         self,
         judge_id: str,
