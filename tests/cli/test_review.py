@@ -80,7 +80,7 @@ def test_items_are_shown_and_labelled_by_worth_until_none_waits(server, drive):
     assert "the judge is not sure of its answer" in outcome.out
     assert re.search(r"^judge said: \w+ \(0\.5\d\)$", outcome.out, re.MULTILINE)
     assert "Nothing waits for a label." in outcome.out
-    assert "2 labels sent, 0 items skipped." in outcome.out
+    assert "Labels sent: 2; items skipped: 0." in outcome.out
 
 
 def test_undo_takes_the_last_label_back_before_it_is_sent(server, drive):
@@ -94,7 +94,7 @@ def test_undo_takes_the_last_label_back_before_it_is_sent(server, drive):
     assert outcome.out.count("Taken back: pass") == 1
     assert outcome.out.count("Taken back: fail") == 1
     assert "There is nothing to undo" in outcome.out
-    assert "2 labels sent" in outcome.out
+    assert "Labels sent: 2;" in outcome.out
 
 
 def test_quitting_sends_the_last_label_and_gives_the_open_item_back(server, drive):
@@ -114,7 +114,7 @@ def test_the_end_of_input_is_like_quitting(server, drive):
 
     assert outcome.code == 0
     assert len(given(server.client)) == 1
-    assert "1 labels sent" in outcome.out
+    assert "Labels sent: 1;" in outcome.out
 
 
 def test_skipped_items_go_back_to_the_others_and_are_not_shown_again(server, drive):
@@ -125,7 +125,7 @@ def test_skipped_items_go_back_to_the_others_and_are_not_shown_again(server, dri
 
     assert list(given(server.client)) == [second]
     assert outcome.out.count("Item 0") == 1
-    assert "1 labels sent, 1 items skipped." in outcome.out
+    assert "Labels sent: 1; items skipped: 1." in outcome.out
     assert names(claim(server.client, "ben", 5)) == [first]
 
 

@@ -92,7 +92,7 @@ class _Review:
                 self.waiting.append(self.held.item)
                 warn(f"the label {self.held.answer.words} of the last item is dropped")
             self._release([i.evaluation.name for i in self.waiting])
-        say(f"{self.counts.sent} labels sent, {self.counts.skipped} items skipped.")
+        say(f"Labels sent: {self.counts.sent}; items skipped: {self.counts.skipped}.")
 
     def _loop(self) -> None:
         shown = 0
