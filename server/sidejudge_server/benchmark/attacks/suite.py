@@ -14,7 +14,7 @@ from typing import Any
 from sidejudge_server.benchmark.labelled import parse_input
 from sidejudge_server.judges.types import ArtifactInput, JudgeInput, RubricInput
 
-__all__ = ["Attack", "AttackItem", "attacked", "attacks", "items"]
+__all__ = ["Attack", "AttackItem", "attacked", "attacks", "items", "made"]
 
 _FILLER = (
     "The morning train was on time and the platform was quiet. A man sold newspapers near the stairs."
