@@ -26,6 +26,7 @@ from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.judges.requests import RequestLog
 from sidejudge_server.judges.service import EvaluationService
 from sidejudge_server.judges.slack import Slack
+from sidejudge_server.juries.service import JuryService
 from sidejudge_server.lm.client import create_client
 from sidejudge_server.lm.embedded import EmbeddedClient
 from sidejudge_server.lm.types import ChatClient
@@ -145,6 +146,7 @@ class Application:
         client = create_client(settings.task_lm, model_dir=settings.model_dir)
         self._cleanup.push_async_callback(client.close)
         embedded = isinstance(client, EmbeddedClient)
+        models = self._further_clients()
         slack = Slack(1 if embedded else settings.task_lm.max_concurrency)
         experimenting = Experimenting(
             storage,
@@ -169,7 +171,12 @@ class Application:
             router=experimenting.router,
             audit=monitors.audit_probability,
             assess=reliabilities.assess,
+            models=models,
         )
+        juries = JuryService(
+            storage, registry, evaluations, requests, models=tuple(models)
+        )
+        await juries.load()
         shadows = ShadowCandidates(storage)
         shadow_judge = ShadowJudge(storage, registry, shadows, client, slack=slack)
         collector = TrainingCollector(
@@ -190,7 +197,7 @@ class Application:
             agreement=_expected_agreement(reliabilities),
         )
         await self.review.start()
-        for watcher in (experimenting, monitors, reliabilities, self.review):
+        for watcher in (experimenting, monitors, reliabilities, juries, self.review):
             feedback.on_recorded(watcher.hear)
         resolve_lm = _resolver(settings, client)
         synthesizer = Synthesizer(
@@ -243,12 +250,23 @@ class Application:
             experimenting,
             monitors,
             reliabilities,
+            juries,
             self.review,
             storage,
             storage.database_id,
             repair,
         )
         return _Parts(services, client)
+
+    def _further_clients(self) -> dict[str, ChatClient]:
+        """Return a client for each further model; embedded ones start with their first call."""
+        clients = {
+            name: create_client(settings, model_dir=self._settings.model_dir)
+            for name, settings in self._settings.models.items()
+        }
+        for client in clients.values():
+            self._cleanup.push_async_callback(client.close)
+        return clients
 
     async def _start_watching(
         self,

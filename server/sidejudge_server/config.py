@@ -7,6 +7,7 @@ the environment.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -196,6 +197,8 @@ class Settings:
     prompt_lm: LMSettings | None = None
     optimization: OptimizationSettings = field(default_factory=OptimizationSettings)
     review: ReviewSettings = field(default_factory=ReviewSettings)
+    models: Mapping[str, LMSettings] = field(default_factory=dict)
+    """Further models that members of juries may answer with, by name; only in the file."""
     model_dir: Path = field(default_factory=lambda: default_model_dir({}))
 
 
@@ -283,6 +286,7 @@ _NOT_NEGATIVE = {
     "user_weight",
     "downstream_weight",
 }
+_MODEL_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}", re.ASCII)
 _LABEL_RULES = ("latest", "vote")
 
 
@@ -292,7 +296,8 @@ def load_settings(
     """Read settings from a TOML file and the environment.
 
     Args:
-        path: A TOML file with the sections server, storage, task_lm, prompt_lm, optimization, review; None for none.
+        path: A TOML file with the sections server, storage, task_lm, prompt_lm, optimization, review
+            and models.NAME; None for none.
         environment: Variables; None takes the process's.
 
     Raises:
@@ -301,10 +306,13 @@ def load_settings(
     environment = os.environ if environment is None else environment
     problems: list[str] = []
     values: dict[str, dict[str, Any]] = {name: {} for name in _SECTIONS}
-    _read_file(path, values, problems)
+    further = _read_file(path, values, problems)
     for variable, (section, name) in _VARIABLES.items():
         if environment.get(variable):
             values[section][name] = environment[variable]
+    models: dict[str, LMSettings] = {}
+    for name, content in further.items():
+        models[name] = _further_model(name, content, problems)
     known = set(_VARIABLES) | {
         "SIDEJUDGE_MODEL_DIR",
         "SIDEJUDGE_CONFIG",
@@ -327,27 +335,47 @@ def load_settings(
         built[section] = _build(section, cls, values[section], problems)
     if problems:
         raise ConfigError(problems)
-    return Settings(model_dir=default_model_dir(environment), **built)
+    return Settings(model_dir=default_model_dir(environment), models=models, **built)
 
 
 def _read_file(
     path: Path | None, values: dict[str, dict[str, Any]], problems: list[str]
-) -> None:
+) -> dict[str, Any]:
+    """Read a file into ``values``; return its further models."""
     if path is None:
-        return
+        return {}
     try:
         with path.open("rb") as file:
             document = tomllib.load(file)
     except (OSError, tomllib.TOMLDecodeError) as error:
         problems.append(f"{path}: {error}")
-        return
+        return {}
+    further = document.pop("models", {})
+    if not isinstance(further, dict):
+        problems.append(f"{path}: models must be sections, such as [models.large]")
+        further = {}
     for section, content in document.items():
         if section not in _SECTIONS or not isinstance(content, dict):
             problems.append(
-                f"{path}: [{section}] is not a section; known: {', '.join(_SECTIONS)}"
+                f"{path}: [{section}] is not a section; known:"
+                f" {', '.join(_SECTIONS)}, models.NAME"
             )
             continue
         values[section].update(content)
+    return further
+
+
+def _further_model(name: str, content: object, problems: list[str]) -> LMSettings:
+    section = f"models.{name}"
+    if not _MODEL_NAME.fullmatch(name):
+        problems.append(
+            f"[{section}]: the name must be 1 to 63 of a-z, 0-9 and -, a letter first"
+        )
+    if not isinstance(content, dict) or not content.get("model"):
+        problems.append(f"[{section}] needs a model, such as model = 'openai/gpt-5'")
+        return LMSettings()
+    built: LMSettings = _build(section, LMSettings, content, problems)
+    return built
 
 
 def _build(section: str, cls: type, values: dict[str, Any], problems: list[str]) -> Any:  # noqa: ANN401 - one of five dataclasses

@@ -58,6 +58,11 @@ from sidejudge_storage.readers.experiments import (
 from sidejudge_storage.readers.feedback import FeedbackFilter, FeedbackReader
 from sidejudge_storage.readers.gate_uses import GateUseReader
 from sidejudge_storage.readers.judges import JudgeReader
+from sidejudge_storage.readers.juries import (
+    DeliberationReader,
+    JuryReader,
+    LabelledDeliberation,
+)
 from sidejudge_storage.readers.monitors import (
     AuditLabel,
     MonitorReader,
@@ -114,6 +119,8 @@ from sidejudge_storage.records import (
 )
 from sidejudge_storage.storage import Storage
 from sidejudge_storage.trust_records import (
+    DeliberationRecord,
+    JuryRecord,
     MonitorEventRecord,
     MonitorRecord,
     ReliabilityRecord,
@@ -135,6 +142,8 @@ __all__ = [
     "CommitGap",
     "DatabaseLockedError",
     "DatabaseTooNewError",
+    "DeliberationReader",
+    "DeliberationRecord",
     "DeploymentRecord",
     "DuplicateKeyError",
     "Enrolled",
@@ -166,9 +175,12 @@ __all__ = [
     "JudgeVersionRecord",
     "JudgedItem",
     "JudgedSums",
+    "JuryReader",
+    "JuryRecord",
     "LabelRate",
     "LabelledAnswer",
     "LabelledConfidence",
+    "LabelledDeliberation",
     "MetricStatistics",
     "MonitorEventRecord",
     "MonitorReader",

@@ -27,6 +27,8 @@ from sidejudge_storage.records import (
     ShadowJudgmentRecord,
 )
 from sidejudge_storage.trust_records import (
+    DeliberationRecord,
+    JuryRecord,
     MonitorEventRecord,
     MonitorRecord,
     ReliabilityRecord,
@@ -129,6 +131,8 @@ Record = (
     | MonitorRecord
     | MonitorEventRecord
     | ReliabilityRecord
+    | JuryRecord
+    | DeliberationRecord
     | ReviewItemRecord
     | ReviewClaimRecord
     | ReviewReleaseRecord

@@ -270,6 +270,18 @@ _REVIEW = (
     )""",
 )
 
+_JURIES = (
+    """CREATE TABLE juries (
+        jury_id VARCHAR NOT NULL, display_name VARCHAR NOT NULL, mode VARCHAR NOT NULL,
+        members_json VARCHAR NOT NULL, audit_share DOUBLE NOT NULL, created_at TIMESTAMP NOT NULL
+    )""",
+    """CREATE TABLE deliberations (
+        deliberation_id VARCHAR NOT NULL, jury_id VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL,
+        group_key VARCHAR NOT NULL, evaluations_json VARCHAR NOT NULL, complete BOOLEAN NOT NULL,
+        audit_probability DOUBLE, answer_json VARCHAR NOT NULL
+    )""",
+)
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration("0001_initial", _INITIAL),
     Migration("0002_runs_with_budgets", _RUNS_WITH_BUDGETS),
@@ -283,6 +295,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration("0010_monitoring", _MONITORING),
     Migration("0011_trust", _TRUST),
     Migration("0012_review", _REVIEW),
+    Migration("0013_juries", _JURIES),
 )
 """Every migration in the order in which they apply."""
 

@@ -19,6 +19,7 @@ from sidejudge_storage.readers.experiments import ExperimentReader
 from sidejudge_storage.readers.feedback import FeedbackReader
 from sidejudge_storage.readers.gate_uses import GateUseReader
 from sidejudge_storage.readers.judges import JudgeReader
+from sidejudge_storage.readers.juries import DeliberationReader, JuryReader
 from sidejudge_storage.readers.monitors import MonitorReader
 from sidejudge_storage.readers.optimizations import OptimizationReader
 from sidejudge_storage.readers.policies import OptimizationPolicyReader
@@ -62,6 +63,8 @@ class Storage:
         self.shadow_candidates = ShadowCandidateReader(database, self._executor)
         self.shadow_judgments = ShadowJudgmentReader(database, self._executor)
         self.monitors = MonitorReader(database, self._executor)
+        self.juries = JuryReader(database, self._executor)
+        self.deliberations = DeliberationReader(database, self._executor)
         self.reliability = ReliabilityReader(database, self._executor)
         self.review = ReviewReader(database, self._executor)
         self.quality = QualityReader(database, self._executor)

@@ -38,6 +38,8 @@ from sidejudge_storage.records import (
     ShadowJudgmentRecord,
 )
 from sidejudge_storage.trust_records import (
+    DeliberationRecord,
+    JuryRecord,
     MonitorEventRecord,
     MonitorRecord,
     ReliabilityRecord,
@@ -47,6 +49,7 @@ from sidejudge_storage.trust_records import (
 )
 
 __all__ = [
+    "DELIBERATIONS",
     "DEPLOYMENTS",
     "EVALUATIONS",
     "EXAMPLES",
@@ -60,6 +63,7 @@ __all__ = [
     "GATE_USES",
     "JUDGES",
     "JUDGE_VERSIONS",
+    "JURIES",
     "MONITORS",
     "MONITOR_EVENTS",
     "OPTIMIZATIONS",
@@ -303,6 +307,8 @@ SHADOW_JUDGMENTS = Table(
     ShadowJudgmentRecord,
     key=("evaluation_id", "experiment_id", "arm_id"),
 )
+JURIES = Table("juries", JuryRecord, key=("jury_id",))
+DELIBERATIONS = Table("deliberations", DeliberationRecord, key=("deliberation_id",))
 RELIABILITY = Table("reliability", ReliabilityRecord, key=("reliability_id",))
 REVIEW_ITEMS = Table("review_items", ReviewItemRecord, key=("evaluation_id",))
 REVIEW_CLAIMS = Table("review_claims", ReviewClaimRecord, key=("claim_id",))
@@ -333,6 +339,8 @@ _BY_TYPE: dict[type, Table[Any]] = {
     MonitorRecord: MONITORS,
     MonitorEventRecord: MONITOR_EVENTS,
     ReliabilityRecord: RELIABILITY,
+    JuryRecord: JURIES,
+    DeliberationRecord: DELIBERATIONS,
     ReviewItemRecord: REVIEW_ITEMS,
     ReviewClaimRecord: REVIEW_CLAIMS,
     ReviewReleaseRecord: REVIEW_RELEASES,

@@ -1,4 +1,4 @@
-"""Records of what watches judges: monitors, what labels say of confidences, and the review queue."""
+"""Records around trust: monitors, what labels say of confidences, juries, and the review queue."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 __all__ = [
+    "DeliberationRecord",
+    "JuryRecord",
     "MonitorEventRecord",
     "MonitorRecord",
     "ReliabilityRecord",
@@ -99,3 +101,34 @@ class ReviewReleaseRecord:
     claim_id: str
     judge_id: str
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class JuryRecord:
+    """Judges that answer together. Never changes; ``members_json`` belongs to `juries.codec`."""
+
+    jury_id: str
+    display_name: str
+    mode: str
+    members_json: str
+    audit_share: float
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class DeliberationRecord:
+    """What a jury said of an item.
+
+    ``evaluations_json`` is a list of the ids of its members' evaluations, ``complete`` says that all
+    of them were asked, ``audit_probability`` is set if it was chosen by chance for people to label,
+    and ``answer_json`` belongs to `juries.codec`.
+    """
+
+    deliberation_id: str
+    jury_id: str
+    created_at: datetime
+    group_key: str
+    evaluations_json: str
+    complete: bool
+    audit_probability: float | None
+    answer_json: str

@@ -15,6 +15,7 @@ from sidejudge.v1.evaluation_service_pb2_grpc import EvaluationServiceStub
 from sidejudge.v1.experiment_service_pb2_grpc import ExperimentServiceStub
 from sidejudge.v1.feedback_service_pb2_grpc import FeedbackServiceStub
 from sidejudge.v1.judge_service_pb2_grpc import JudgeServiceStub
+from sidejudge.v1.jury_service_pb2_grpc import JuryServiceStub
 from sidejudge.v1.monitoring_service_pb2_grpc import MonitoringServiceStub
 from sidejudge.v1.optimization_service_pb2_grpc import OptimizationServiceStub
 from sidejudge.v1.review_service_pb2_grpc import ReviewServiceStub
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from sidejudge.v1.experiment_service_pb2_grpc import ExperimentServiceAsyncStub
     from sidejudge.v1.feedback_service_pb2_grpc import FeedbackServiceAsyncStub
     from sidejudge.v1.judge_service_pb2_grpc import JudgeServiceAsyncStub
+    from sidejudge.v1.jury_service_pb2_grpc import JuryServiceAsyncStub
     from sidejudge.v1.monitoring_service_pb2_grpc import MonitoringServiceAsyncStub
     from sidejudge.v1.optimization_service_pb2_grpc import OptimizationServiceAsyncStub
     from sidejudge.v1.review_service_pb2_grpc import ReviewServiceAsyncStub
@@ -92,6 +94,7 @@ class Client:
         self.review: ReviewServiceStub = ReviewServiceStub(filled)
         self.analytics: AnalyticsServiceStub = AnalyticsServiceStub(filled)
         self.trust: TrustServiceStub = TrustServiceStub(filled)
+        self.juries: JuryServiceStub = JuryServiceStub(filled)
         self.server: ServerServiceStub = ServerServiceStub(filled)
 
     def close(self) -> None:
@@ -131,6 +134,7 @@ class AsyncClient:
             "AnalyticsServiceAsyncStub", AnalyticsServiceStub(channel)
         )
         self.trust = cast("TrustServiceAsyncStub", TrustServiceStub(channel))
+        self.juries = cast("JuryServiceAsyncStub", JuryServiceStub(channel))
         self.server = cast("ServerServiceAsyncStub", ServerServiceStub(channel))
 
     async def close(self) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "add_trust",
     "calibration_message",
     "certificate_message",
+    "decision_value",
     "figure_message",
     "selection_target",
 ]
@@ -84,6 +85,13 @@ def calibration_message(reliability: Reliability | None) -> _Calibration:
 def certificate_message(certificate: Certificate) -> _Result:
     """Return a certificate."""
     return _certificate(asdict(certificate))
+
+
+def decision_value(
+    decision: Decision,
+) -> evaluation_pb2.SelectionResult.Decision.ValueType:
+    """Return the enum value of a decision."""
+    return _DECISIONS[decision]
 
 
 def figure_message(figure: Figure | None) -> evaluation_pb2.LabelledFigure | None:

@@ -15,6 +15,7 @@ from sidejudge.v1 import (
     experiment_service_pb2,
     feedback_service_pb2,
     judge_service_pb2,
+    jury_service_pb2,
     monitoring_service_pb2,
     optimization_service_pb2,
     review_service_pb2,
@@ -32,6 +33,7 @@ from sidejudge.v1.experiment_service_pb2_grpc import (
 )
 from sidejudge.v1.feedback_service_pb2_grpc import add_FeedbackServiceServicer_to_server
 from sidejudge.v1.judge_service_pb2_grpc import add_JudgeServiceServicer_to_server
+from sidejudge.v1.jury_service_pb2_grpc import add_JuryServiceServicer_to_server
 from sidejudge.v1.monitoring_service_pb2_grpc import (
     add_MonitoringServiceServicer_to_server,
 )
@@ -48,6 +50,7 @@ from sidejudge_server.api.experiments import ExperimentServicer
 from sidejudge_server.api.feedback import FeedbackServicer
 from sidejudge_server.api.interceptors import CallInterceptor
 from sidejudge_server.api.judges import JudgeServicer
+from sidejudge_server.api.juries import JuryServicer
 from sidejudge_server.api.monitoring import MonitoringServicer
 from sidejudge_server.api.optimization import OptimizationServicer
 from sidejudge_server.api.review import ReviewServicer
@@ -58,6 +61,7 @@ from sidejudge_server.config import ConfigError, Settings
 from sidejudge_server.experiments.experimenting import Experimenting
 from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.judges.service import EvaluationService
+from sidejudge_server.juries.service import JuryService
 from sidejudge_server.monitoring.monitors import Monitors
 from sidejudge_server.optimization.policies import PolicyService
 from sidejudge_server.optimization.queue import OptimizationService
@@ -82,6 +86,7 @@ SERVICES: Final = tuple(
         (experiment_service_pb2, "ExperimentService"),
         (monitoring_service_pb2, "MonitoringService"),
         (trust_service_pb2, "TrustService"),
+        (jury_service_pb2, "JuryService"),
         (review_service_pb2, "ReviewService"),
         (analytics_service_pb2, "AnalyticsService"),
         (server_service_pb2, "ServerService"),
@@ -104,6 +109,7 @@ class DomainServices:
     experimenting: Experimenting
     monitors: Monitors
     reliabilities: Reliabilities
+    juries: JuryService
     review: ReviewQueue
     storage: Storage
     database_id: str
@@ -237,6 +243,9 @@ def _add_services(
     )
     add_TrustServiceServicer_to_server(
         TrustServicer(services.reliabilities, services.registry, settings), server
+    )
+    add_JuryServiceServicer_to_server(
+        JuryServicer(services.juries, tokens, settings), server
     )
     add_ReviewServiceServicer_to_server(
         ReviewServicer(

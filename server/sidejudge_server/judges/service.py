@@ -20,18 +20,13 @@ from sidejudge_server.errors import (
 )
 from sidejudge_server.judges.codec import canonical_json, input_to_json
 from sidejudge_server.judges.evaluator import Answer, evaluate
-from sidejudge_server.judges.kinds import KINDS
+from sidejudge_server.judges.fitting import fitting_input
 from sidejudge_server.judges.registry import JudgeRegistry
 from sidejudge_server.judges.requests import Claim, RequestLog, commit
 from sidejudge_server.judges.routing import NoRouter, Route, Router
 from sidejudge_server.judges.samples import evaluate_repeatedly
 from sidejudge_server.judges.slack import Slack
-from sidejudge_server.judges.types import (
-    ArtifactInput,
-    JudgeInput,
-    Judgment,
-    RubricInput,
-)
+from sidejudge_server.judges.types import JudgeInput, Judgment
 from sidejudge_server.judges.versions import Judge, JudgeVersion
 from sidejudge_server.lm.types import ChatClient
 from sidejudge_server.trust.codec import noting_suspicions, samples_json
@@ -44,7 +39,7 @@ from sidejudge_storage import (
 )
 from sidejudge_storage.ids import new_id
 
-__all__ = ["EvaluateCommand", "EvaluationService", "fitting_input"]
+__all__ = ["EvaluateCommand", "EvaluationService"]
 
 _RECENT = 20_000
 _OVERLOAD_RETRY_S = 0.5
@@ -69,6 +64,7 @@ class EvaluateCommand:
         target: What answers that are accepted are to meet; None to leave that open.
         n_samples: How many times to judge; the answer is their mean.
         second_look: Whether to judge again what seems to speak to its judge.
+        model: Name of a further model that is to answer; "" for the one that serves.
     """
 
     judge_id: str
@@ -85,6 +81,7 @@ class EvaluateCommand:
     target: Target | None = None
     n_samples: int = 1
     second_look: bool = True
+    model: str = ""
 
 
 class Assess(Protocol):
@@ -128,6 +125,7 @@ class EvaluationService:
         router: Router | None = None,
         audit: AuditProbability | None = None,
         assess: Assess | None = None,
+        models: Mapping[str, ChatClient] | None = None,
     ) -> None:
         """Create it.
 
@@ -141,6 +139,7 @@ class EvaluationService:
             router: Says which version answers where experiments run.
             audit: Chooses answers of deployed versions for people to label.
             assess: Says what is known of an answer's confidence.
+            models: Further language models by name.
         """
         self._storage = storage
         self._registry = registry
@@ -150,6 +149,7 @@ class EvaluationService:
         self._router: Router = router or NoRouter()
         self._audit = audit
         self._assess = assess
+        self._models = dict(models or {})
         self._capacity = settings.server.max_pending_evaluations
         self._in_progress = 0
         self._recent: OrderedDict[str, EvaluationKey] = OrderedDict()
@@ -244,7 +244,8 @@ class EvaluationService:
         try:
             answered = await self._ask(command, route, item)
             record = self._audited(
-                command, _record(command, answered, item, model=self._client.model)
+                command,
+                _record(command, answered, item, model=self._asked(command).model),
             )
             seen = answered.answer.suspicions
             record = await self._assessed(command, record, suspected=bool(seen))
@@ -309,9 +310,10 @@ class EvaluationService:
     ) -> EvaluationRecord:
         """Say what is known of the answer's confidence, and whether it meets the target.
 
-        The labels are of answers to one question each; the mean of several is another judge.
+        The labels are of answers to one question each by the model that serves; the mean of several
+        is another judge, and so is another model.
         """
-        if self._assess is None or command.n_samples > 1:
+        if self._assess is None or command.n_samples > 1 or command.model:
             return record
         found = await self._assess(
             record.judge_id,
@@ -339,7 +341,7 @@ class EvaluationService:
             return await evaluate_repeatedly(
                 version.program,
                 item,
-                self._client,
+                self._asked(command),
                 n_samples=command.n_samples,
                 explain=command.explain,
                 timeout_s=timeout_s,
@@ -348,11 +350,15 @@ class EvaluationService:
         return await evaluate(
             version.program,
             item,
-            self._client,
+            self._asked(command),
             explain=command.explain,
             timeout_s=timeout_s,
             second_look=command.second_look,
         )
+
+    def _asked(self, command: EvaluateCommand) -> ChatClient:
+        """Return the model that is to answer, which whoever names one has looked for."""
+        return self._models[command.model] if command.model else self._client
 
     def _remember(self, record: EvaluationRecord) -> None:
         self._recent[record.evaluation_id] = EvaluationKey(
@@ -362,59 +368,10 @@ class EvaluationService:
             self._recent.popitem(last=False)
 
 
-def fitting_input(judge: Judge, item: JudgeInput) -> JudgeInput:
-    """Return an input in the shape that a judge asks for, with its default criteria.
-
-    Raises:
-        InvalidRequestError: The shape is another one (INPUT_KIND_MISMATCH), or something that
-            this judge needs is missing or not known to it.
-    """
-    spec = judge.spec
-    got = "rubric_input" if isinstance(item, RubricInput) else "artifact_input"
-    expected = "rubric_input" if spec.answers_score else "artifact_input"
-    if got != expected:
-        raise InvalidRequestError(
-            [FieldViolation("input", f"{judge.name} needs {expected}, got {got}")],
-            reason="INPUT_KIND_MISMATCH",
-            metadata={"judge": judge.name, "expected": expected, "got": got},
-        )
-    if isinstance(item, RubricInput):
-        if item.criteria or not spec.default_criteria:
-            return item
-        return replace(item, criteria=spec.default_criteria)
-    violations = _artifact_violations(judge, item)
-    if violations:
-        raise InvalidRequestError(violations)
-    return item
-
-
 def _require_verdicts(judge: Judge, command: EvaluateCommand) -> None:
     if command.target is not None and judge.spec.answers_score:
         problem = f"{judge.name} answers a score without a confidence; leave it out"
         raise InvalidRequestError([FieldViolation("selection", problem)])
-
-
-def _artifact_violations(judge: Judge, item: ArtifactInput) -> list[FieldViolation]:
-    violations = []
-    if KINDS[judge.spec.kind].needs_ground_truth and not item.ground_truth:
-        violations.append(
-            FieldViolation(
-                "artifact_input.ground_truth", f"is required by {judge.name}"
-            )
-        )
-    wanted, given = set(judge.spec.input_fields), set(item.fields)
-    violations += [
-        FieldViolation(f"artifact_input.fields[{name}]", f"is required by {judge.name}")
-        for name in judge.spec.input_fields
-        if not item.fields.get(name)
-    ]
-    violations += [
-        FieldViolation(
-            f"artifact_input.fields[{name}]", f"is not an input of {judge.name}"
-        )
-        for name in sorted(given - wanted)
-    ]
-    return violations
 
 
 def _fingerprint(command: EvaluateCommand) -> str:

@@ -21,6 +21,7 @@ from sidejudge_server.stats.calibration import (
     debiased_squared_error,
     log_loss,
 )
+from sidejudge_server.stats.group_means import group_mean
 from sidejudge_server.stats.outcome import CannotSay
 from sidejudge_server.stats.recalibration import (
     BetaMap,
@@ -201,14 +202,7 @@ def _fold(group: str) -> int:
 
 
 def _mean(values: _Floats, groups: Sequence[str]) -> Figure:
-    """Return a mean with its 95 % percentile interval over groups drawn with replacement."""
-    _, places = np.unique(np.asarray(groups), return_inverse=True)
-    sums, sizes = np.bincount(places, weights=values), np.bincount(places)
-    count = len(sizes)
-    rng = np.random.default_rng(_SEED)
-    drawn = rng.multinomial(count, np.full(count, 1 / count), size=_REPLICATES)
-    low, high = np.quantile((drawn @ sums) / (drawn @ sizes), [0.025, 0.975])
-    return Figure(float(values.mean()), float(low), float(high))
+    return Figure(*group_mean(values, groups, replicates=_REPLICATES))
 
 
 def _figure(

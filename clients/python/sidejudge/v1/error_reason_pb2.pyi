@@ -140,6 +140,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Others have claimed the items. Code ABORTED. Metadata: `{"evaluations": "evaluations/x,evaluations/y"}`."""
     ERROR_REASON_BIASED_SAMPLE: _ErrorReason.ValueType  # 75
     """The labels are of items that were chosen for their worth and would mislead if all counted alike. Code FAILED_PRECONDITION. Metadata: `{"ranked": "34", "uniform": "6"}`."""
+    ERROR_REASON_JURY_NOT_FOUND: _ErrorReason.ValueType  # 76
+    """There is no such jury. Code NOT_FOUND. Metadata: `{"jury": "juries/x"}`."""
+    ERROR_REASON_DELIBERATION_NOT_FOUND: _ErrorReason.ValueType  # 77
+    """There is no such deliberation. Code NOT_FOUND. Metadata: `{"deliberation": "deliberations/x"}`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed: `ErrorInfo.reason`, without the prefix `ERROR_REASON_`, with `ErrorInfo.domain` = `sidejudge.dev`. Values may be added."""
@@ -260,4 +264,8 @@ ERROR_REASON_REVIEW_ITEM_CLAIMED: ErrorReason.ValueType  # 74
 """Others have claimed the items. Code ABORTED. Metadata: `{"evaluations": "evaluations/x,evaluations/y"}`."""
 ERROR_REASON_BIASED_SAMPLE: ErrorReason.ValueType  # 75
 """The labels are of items that were chosen for their worth and would mislead if all counted alike. Code FAILED_PRECONDITION. Metadata: `{"ranked": "34", "uniform": "6"}`."""
+ERROR_REASON_JURY_NOT_FOUND: ErrorReason.ValueType  # 76
+"""There is no such jury. Code NOT_FOUND. Metadata: `{"jury": "juries/x"}`."""
+ERROR_REASON_DELIBERATION_NOT_FOUND: ErrorReason.ValueType  # 77
+"""There is no such deliberation. Code NOT_FOUND. Metadata: `{"deliberation": "deliberations/x"}`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,0 +1,1 @@
+"""Several judges that answer together: juries that vote or average, and cascades that escalate."""
