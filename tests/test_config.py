@@ -100,3 +100,26 @@ def test_proposer_settings_without_a_proposer_are_a_mistake():
 def test_watchers_hear_something_every_five_seconds_by_default():
     """The default heartbeat leaves room for a busy machine."""
     assert OptimizationSettings().heartbeat_s <= 4.5
+
+
+def test_further_models_have_names_and_the_fields_of_any_model(tmp_path):
+    path = tmp_path / "sidejudge.toml"
+    path.write_text(
+        '[models.large]\nmodel = "openai/big"\nmax_concurrency = 4\n'
+        '[models.small]\nmodel = "local/qwen2.5-coder-0.5b"\n'
+    )
+    models = load_settings(path, {}).models
+    assert sorted(models) == ["large", "small"]
+    assert models["large"].max_concurrency == 4
+    path.write_text(
+        '[models.Large]\nmodel = "openai/big"\n[models.none]\n'
+        '[models.wrong]\nmodel = "a/b"\ntimeout_s = 0\ncolour = 1\n'
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_settings(path, {})
+    text = str(caught.value)
+    for part in ("[models.Large]", "[models.none] needs", "timeout_s", "colour"):
+        assert part in text
+    path.write_text("models = 3\n")
+    with pytest.raises(ConfigError, match="must be sections"):
+        load_settings(path, {})

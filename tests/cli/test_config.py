@@ -20,6 +20,10 @@ drain_s = 3.5
 [task_lm]
 model = "openai/from-file"
 api_key = "sk-secret"
+
+[models.large]
+model = "openai/large"
+api_key = "sk-secret-too"
 """
 
 
@@ -58,6 +62,8 @@ def test_shown_settings_hold_no_secret_and_are_toml(
     assert "sk-secret" not in text
     document = tomllib.loads(text)
     assert document["task_lm"]["api_key"] == "(set)"
+    assert document["models"]["large"]["model"] == "openai/large"
+    assert document["models"]["large"]["api_key"] == "(set)"
     assert document["server"]["drain_s"] == 3.5
 
 

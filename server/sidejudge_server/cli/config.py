@@ -36,6 +36,8 @@ def visible_settings(settings: Settings) -> dict[str, Any]:
     """Return the settings as plain data; a key is only said to be set or not."""
     document: dict[str, Any] = {}
     nested = asdict(settings)
+    for name, model in nested.pop("models").items():
+        nested[f"models.{name}"] = model
     # Plain values first: in TOML they belong above all sections.
     for section in sorted(nested, key=lambda name: isinstance(nested[name], Mapping)):
         value = nested[section]

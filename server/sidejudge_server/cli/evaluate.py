@@ -30,6 +30,7 @@ __all__ = [
     "answer_text",
     "influence_words",
     "list_evaluations",
+    "read_item",
     "run",
     "show_evaluation",
 ]
@@ -39,7 +40,7 @@ _TEXT_OPTIONS = ("artifact", "context", "ground_truth", "task_context", "agent_o
 
 def run(args: argparse.Namespace) -> int:
     """Judge one item and print the answer."""
-    request = evaluate_request(judge_name(args.judge), _input(args))
+    request = evaluate_request(judge_name(args.judge), read_item(args))
     request.omit_reasoning = args.no_reasoning
     request.subject = args.subject
     request.group = args.group
@@ -186,7 +187,7 @@ def _source_words(source: evaluation_pb2.ConfidenceSource.ValueType) -> str | No
     return known.get(source)
 
 
-def _input(args: argparse.Namespace) -> JudgeInput:
+def read_item(args: argparse.Namespace) -> JudgeInput:
     """Return the input from the file, overridden by the single options.
 
     Raises:

@@ -9,6 +9,7 @@ __all__ = [
     "add_author",
     "add_budget",
     "add_client",
+    "add_item",
     "add_search",
     "declare",
     "group",
@@ -165,3 +166,33 @@ def named_text(text: str) -> tuple[str, str]:
     if not name:
         raise argparse.ArgumentTypeError(f"{text!r} is not name=description")
     return name, description
+
+
+def add_item(parser: argparse.ArgumentParser) -> None:
+    """Add the options that give an item to judge; `evaluate.read_item` reads them."""
+    parser.add_argument("--artifact", help="what the agent made")
+    parser.add_argument("--context", help="what the agent was asked")
+    parser.add_argument("--ground-truth", help="what is known to be true")
+    parser.add_argument(
+        "--field",
+        type=key_value,
+        action="append",
+        default=[],
+        metavar="NAME=TEXT",
+        help="further input of a custom judge; repeatable",
+    )
+    parser.add_argument("--task-context", help="rubric: what the agent was asked")
+    parser.add_argument("--agent-output", help="rubric: what the agent made")
+    parser.add_argument(
+        "--criterion",
+        type=named_text,
+        action="append",
+        default=[],
+        metavar="NAME=DESCRIPTION",
+        help="rubric: what to look at; repeatable",
+    )
+    parser.add_argument(
+        "--file",
+        metavar="ITEM.json",
+        help="read the inputs from a JSON file, - for stdin",
+    )

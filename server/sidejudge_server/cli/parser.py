@@ -9,11 +9,13 @@ from typing import Any
 from sidejudge_server import __version__
 from sidejudge_server.cli.analytics_parser import add_analytics
 from sidejudge_server.cli.experiments_parser import add_experiments
+from sidejudge_server.cli.jury_parser import add_juries
 from sidejudge_server.cli.monitor_parser import add_monitor
 from sidejudge_server.cli.options import (
     add_author,
     add_budget,
     add_client,
+    add_item,
     add_search,
     declare,
     group,
@@ -52,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_experiments(commands)
     add_monitor(commands)
     add_trust(commands)
+    add_juries(commands)
     add_review(commands)
     add_analytics(commands)
     _add_judges(commands)
@@ -149,32 +152,7 @@ def _add_server(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is
 def _add_evaluate(commands: Any) -> None:  # noqa: ANN401 - as above
     evaluate = declare(commands, "evaluate", "evaluate:run", "Judge one item.")
     evaluate.add_argument("judge", metavar="JUDGE")
-    evaluate.add_argument("--artifact", help="what the agent made")
-    evaluate.add_argument("--context", help="what the agent was asked")
-    evaluate.add_argument("--ground-truth", help="what is known to be true")
-    evaluate.add_argument(
-        "--field",
-        type=key_value,
-        action="append",
-        default=[],
-        metavar="NAME=TEXT",
-        help="further input of a custom judge; repeatable",
-    )
-    evaluate.add_argument("--task-context", help="rubric: what the agent was asked")
-    evaluate.add_argument("--agent-output", help="rubric: what the agent made")
-    evaluate.add_argument(
-        "--criterion",
-        type=named_text,
-        action="append",
-        default=[],
-        metavar="NAME=DESCRIPTION",
-        help="rubric: what to look at; repeatable",
-    )
-    evaluate.add_argument(
-        "--file",
-        metavar="ITEM.json",
-        help="read the inputs from a JSON file, - for stdin",
-    )
+    add_item(evaluate)
     evaluate.add_argument(
         "--version", metavar="N", help="a version other than the deployed one"
     )

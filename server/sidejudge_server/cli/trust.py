@@ -11,7 +11,15 @@ from sidejudge_server.cli.connection import connect
 from sidejudge_server.cli.names import judge_name, short, version_name
 from sidejudge_server.cli.printing import key_values, print_message, print_table, say
 
-__all__ = ["certify", "consistency", "report", "selection_words", "show"]
+__all__ = [
+    "certify",
+    "consistency",
+    "decision_words",
+    "labelled_figure",
+    "report",
+    "selection_words",
+    "show",
+]
 
 _METHODS = {
     evaluation_pb2.ConfidenceCalibration.METHOD_TEMPERATURE: "temperature",
@@ -177,13 +185,17 @@ def selection_words(evaluation: evaluation_pb2.Evaluation) -> list[tuple[str, st
             text += f", flip rate {known.flip_rate:.2f}"
         words.append(("judged", text))
     if evaluation.HasField("selection"):
-        accepted = (
-            evaluation.selection.decision
-            == evaluation_pb2.SelectionResult.DECISION_ACCEPTED
-        )
-        words.append(("decision", "accepted" if accepted else "needs review"))
-        words.append(("because", evaluation.selection.reason))
+        words += decision_words(evaluation.selection)
     return words
+
+
+def decision_words(selection: evaluation_pb2.SelectionResult) -> list[tuple[str, str]]:
+    """Return what to do with an answer and why, as keys and values."""
+    accepted = selection.decision == evaluation_pb2.SelectionResult.DECISION_ACCEPTED
+    return [
+        ("decision", "accepted" if accepted else "needs review"),
+        ("because", selection.reason),
+    ]
 
 
 def _figure(
@@ -193,7 +205,11 @@ def _figure(
     | pb.ReportPart,
     field: str,
 ) -> str | None:
-    figure: evaluation_pb2.LabelledFigure = getattr(message, field)
+    return labelled_figure(getattr(message, field))
+
+
+def labelled_figure(figure: evaluation_pb2.LabelledFigure) -> str | None:
+    """Return a figure with its interval; None where labels cannot say."""
     if not figure.HasField("value"):
         return None
     text = f"{figure.value:.3f}"
