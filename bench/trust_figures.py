@@ -24,12 +24,15 @@ SPLITS = 200
 FITTED_SHARE = 2 / 3
 
 
+def groups_of(path: Path) -> dict[str, str]:
+    """Return the group of each example of a labelled file, by id."""
+    examples = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {example["id"]: example["group"] for example in examples}
+
+
 def labelled(judge: str, data: Path, rows: Path) -> list[Labelled]:
     """Return the labelled answers of a judge that have a confidence, one for each example."""
-    groups = {}
-    for line in (data / f"{judge}.jsonl").read_text(encoding="utf-8").splitlines():
-        example = json.loads(line)
-        groups[example["id"]] = example["group"]
+    groups = groups_of(data / f"{judge}.jsonl")
     found = {}
     for line in (rows / f"{judge}.rows.jsonl").read_text(encoding="utf-8").splitlines():
         row = json.loads(line)

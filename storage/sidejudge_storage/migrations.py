@@ -280,6 +280,11 @@ _JURIES = (
         group_key VARCHAR NOT NULL, evaluations_json VARCHAR NOT NULL, complete BOOLEAN NOT NULL,
         audit_probability DOUBLE, answer_json VARCHAR NOT NULL
     )""",
+    """CREATE VIEW v1.juries AS SELECT jury_id, display_name, mode,
+        CAST(members_json AS JSON) AS members, audit_share, created_at FROM main.juries""",
+    """CREATE VIEW v1.deliberations AS SELECT deliberation_id, jury_id, created_at, group_key,
+        CAST(evaluations_json AS JSON) AS evaluations, complete, audit_probability,
+        CAST(answer_json AS JSON) AS answer FROM main.deliberations""",
 )
 
 MIGRATIONS: tuple[Migration, ...] = (

@@ -146,5 +146,7 @@ USER_VIEWS: dict[str, str] = {
 }
 """What people may query, by name: the names and columns stay, whatever becomes of the tables."""
 
-USER_VIEW_NAMES = frozenset({*USER_VIEWS, "audit_items", "monitor_events", "trust"})
+USER_VIEW_NAMES = frozenset(
+    {*USER_VIEWS, "audit_items", "deliberations", "juries", "monitor_events", "trust"}
+)
 """All views: those above and those that later migrations have added."""

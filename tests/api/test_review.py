@@ -9,6 +9,8 @@ from google.protobuf.duration_pb2 import Duration
 
 from sidejudge.v1 import (
     evaluation_service_pb2,
+    feedback_pb2,
+    feedback_service_pb2,
     judge_pb2,
     judge_service_pb2,
 )
@@ -402,3 +404,24 @@ def test_scores_are_queued_by_the_spread_of_their_grades(server):
     assert set(names(found)) == {e.name for e in judged}
     by_spread = sorted(judged, key=lambda e: -e.rubric.score_stddev)
     assert names(found) == [e.name for e in by_spread]
+
+
+def test_a_batch_says_what_became_of_claims(server):
+    client = server.client
+    judge_items(client, MIXED)
+    held = claim(client, "ann", 2)
+    batch = feedback_service_pb2.BatchRecordFeedbackRequest(
+        feedback=[
+            feedback_pb2.Feedback(
+                evaluation=name, verdict=judge_pb2.VERDICT_PASS, author=author
+            )
+            for name, author in zip(names(held), ["ann", "ben"], strict=True)
+        ]
+        + [feedback_pb2.Feedback(evaluation="evaluations/none", author="ann")]
+    )
+    answer = client.feedback.BatchRecordFeedback(batch)
+    assert answer.recorded_count == 2
+    assert [(one.index, one.outcome) for one in answer.claim_outcomes] == [
+        (0, pb.CLAIM_OUTCOME_HELD),
+        (1, pb.CLAIM_OUTCOME_HELD_BY_ANOTHER),
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from typing import Final
 
 from sidejudge.v1 import feedback_service_pb2 as pb
@@ -33,7 +33,6 @@ from sidejudge_server.review.claims import ClaimOutcome
 from sidejudge_server.training.corrections import Correction
 from sidejudge_server.training.service import FeedbackService
 from sidejudge_server.training.synthesis import Synthesizer
-from sidejudge_storage import FeedbackRecord
 
 __all__ = ["MAX_FEEDBACK_BATCH_ITEMS", "FeedbackServicer"]
 
@@ -52,7 +51,7 @@ class FeedbackServicer(FeedbackServiceServicer):
         tokens: TokenCodec,
         settings: Settings,
         *,
-        claim_outcome: Callable[[FeedbackRecord], ClaimOutcome],
+        claim_outcome: Callable[[str, str], ClaimOutcome],
     ) -> None:
         self._service = service
         self._claim_outcome = claim_outcome
@@ -70,7 +69,9 @@ class FeedbackServicer(FeedbackServiceServicer):
         record = await self._service.record(correction, request_id=request_id)
         return pb.RecordFeedbackResponse(
             feedback=feedback_message(record),
-            claim_outcome=OUTCOMES[self._claim_outcome(record)],
+            claim_outcome=OUTCOMES[
+                self._claim_outcome(record.evaluation_id, record.author)
+            ],
         )
 
     async def BatchRecordFeedback(
@@ -90,6 +91,7 @@ class FeedbackServicer(FeedbackServiceServicer):
             recorded_count=count - len(errors),
             names=names,
             errors=[_item_error(index, errors[index]) for index in sorted(errors)],
+            claim_outcomes=self._claim_outcomes(corrections, errors),
         )
 
     async def ListFeedback(
@@ -183,6 +185,21 @@ class FeedbackServicer(FeedbackServiceServicer):
                     training_examples=chunk,
                     resume_token=self._tokens.resume(scope, last_id),
                 )
+
+    def _claim_outcomes(
+        self, corrections: Sequence[Correction], errors: Mapping[int, SidejudgeError]
+    ) -> list[pb.BatchClaimOutcome]:
+        """Return what recorded corrections meant for claims, of those with one."""
+        found = []
+        for index, correction in enumerate(corrections):
+            if index in errors:
+                continue
+            outcome = OUTCOMES[
+                self._claim_outcome(correction.evaluation_id, correction.author)
+            ]
+            if outcome:
+                found.append(pb.BatchClaimOutcome(index=index, outcome=outcome))
+        return found
 
     async def _corrections(
         self, request: pb.BatchRecordFeedbackRequest

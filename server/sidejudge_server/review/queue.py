@@ -113,9 +113,9 @@ class ReviewQueue:
         for record in records:
             self._book.labelled(record.evaluation_id, record.author, now)
 
-    def outcome(self, record: FeedbackRecord) -> ClaimOutcome:
+    def outcome(self, evaluation_id: str, author: str) -> ClaimOutcome:
         """Return what feedback that was heard of meant for claims."""
-        return self._book.outcome(record.evaluation_id, record.author, self.clock())
+        return self._book.outcome(evaluation_id, author, self.clock())
 
     async def page(
         self,

@@ -27,7 +27,7 @@ from sidejudge.v1 import feedback_pb2 as sidejudge_dot_v1_dot_feedback__pb2
 from sidejudge.v1 import review_service_pb2 as sidejudge_dot_v1_dot_review__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#sidejudge/v1/feedback_service.proto\x12\x0csidejudge.v1\x1a\x17google/rpc/status.proto\x1a\x1bsidejudge/v1/feedback.proto\x1a!sidejudge/v1/review_service.proto\"U\n\x15RecordFeedbackRequest\x12(\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x01 \x01(\x0b\x32\x16.sidejudge.v1.Feedback\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"u\n\x16RecordFeedbackResponse\x12(\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x01 \x01(\x0b\x32\x16.sidejudge.v1.Feedback\x12\x31\n\rclaim_outcome\x18\x02 \x01(\x0e\x32\x1a.sidejudge.v1.ClaimOutcome\"Z\n\x1a\x42\x61tchRecordFeedbackRequest\x12(\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x01 \x03(\x0b\x32\x16.sidejudge.v1.Feedback\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"r\n\x1b\x42\x61tchRecordFeedbackResponse\x12\x16\n\x0erecorded_count\x18\x01 \x01(\x05\x12\r\n\x05names\x18\x02 \x03(\t\x12,\n\x06\x65rrors\x18\x03 \x03(\x0b\x32\x1c.sidejudge.v1.BatchItemError\"C\n\x0e\x42\x61tchItemError\x12\r\n\x05index\x18\x01 \x01(\x05\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"\x9e\x01\n\x13ListFeedbackRequest\x12\r\n\x05judge\x18\x01 \x01(\t\x12\x12\n\nevaluation\x18\x02 \x01(\t\x12-\n\x06source\x18\x03 \x01(\x0e\x32\x1d.sidejudge.v1.Feedback.Source\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"Y\n\x14ListFeedbackResponse\x12(\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x01 \x03(\x0b\x32\x16.sidejudge.v1.Feedback\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x15GetTrainingSetRequest\x12\r\n\x05judge\x18\x01 \x01(\t\"I\n\x16GetTrainingSetResponse\x12/\n\x0ctraining_set\x18\x01 \x01(\x0b\x32\x19.sidejudge.v1.TrainingSet\"\x9e\x01\n\x1bListTrainingExamplesRequest\x12\r\n\x05judge\x18\x01 \x01(\t\x12\x32\n\x05split\x18\x02 \x01(\x0e\x32#.sidejudge.v1.TrainingExample.Split\x12\x15\n\rshow_rejected\x18\x03 \x01(\x08\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"q\n\x1cListTrainingExamplesResponse\x12\x38\n\x11training_examples\x18\x01 \x03(\x0b\x32\x1d.sidejudge.v1.TrainingExample\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"h\n\x1dImportTrainingExamplesRequest\x12\r\n\x05judge\x18\x01 \x01(\t\x12\x38\n\x11training_examples\x18\x02 \x03(\x0b\x32\x1d.sidejudge.v1.TrainingExample\"\xb2\x01\n\x1eImportTrainingExamplesResponse\x12\x16\n\x0eimported_count\x18\x01 \x01(\x05\x12\x16\n\x0erejected_count\x18\x02 \x01(\x05\x12/\n\x08rejected\x18\x03 \x03(\x0b\x32\x1d.sidejudge.v1.RejectedExample\x12/\n\x0ctraining_set\x18\x04 \x01(\x0b\x32\x19.sidejudge.v1.TrainingSet\"l\n\x0fRejectedExample\x12\r\n\x05index\x18\x01 \x01(\x03\x12:\n\trejection\x18\x02 \x01(\x0e\x32\'.sidejudge.v1.TrainingExample.Rejection\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"o\n!SynthesizeTrainingExamplesRequest\x12\r\n\x05judge\x18\x01 \x01(\t\x12\x11\n\tmax_count\x18\x02 \x01(\x05\x12\x14\n\x0cmax_lm_calls\x18\x03 \x01(\x05\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\xec\x01\n\"SynthesizeTrainingExamplesResponse\x12\x15\n\rcreated_count\x18\x01 \x01(\x05\x12\r\n\x05names\x18\x02 \x03(\t\x12/\n\x08rejected\x18\x03 \x03(\x0b\x32\x1d.sidejudge.v1.RejectedExample\x12\x18\n\x10unreadable_count\x18\x04 \x01(\x05\x12\x10\n\x08lm_calls\x18\x05 \x01(\x05\x12\x12\n\nstopped_by\x18\x06 \x01(\t\x12/\n\x0ctraining_set\x18\x07 \x01(\x0b\x32\x19.sidejudge.v1.TrainingSet\"^\n\x1d\x45xportTrainingExamplesRequest\x12\r\n\x05judge\x18\x01 \x01(\t\x12\x18\n\x10include_rejected\x18\x02 \x01(\x08\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\"p\n\x1e\x45xportTrainingExamplesResponse\x12\x38\n\x11training_examples\x18\x01 \x03(\x0b\x32\x1d.sidejudge.v1.TrainingExample\x12\x14\n\x0cresume_token\x18\x02 \x01(\t2\xec\x06\n\x0f\x46\x65\x65\x64\x62\x61\x63kService\x12[\n\x0eRecordFeedback\x12#.sidejudge.v1.RecordFeedbackRequest\x1a$.sidejudge.v1.RecordFeedbackResponse\x12j\n\x13\x42\x61tchRecordFeedback\x12(.sidejudge.v1.BatchRecordFeedbackRequest\x1a).sidejudge.v1.BatchRecordFeedbackResponse\x12U\n\x0cListFeedback\x12!.sidejudge.v1.ListFeedbackRequest\x1a\".sidejudge.v1.ListFeedbackResponse\x12[\n\x0eGetTrainingSet\x12#.sidejudge.v1.GetTrainingSetRequest\x1a$.sidejudge.v1.GetTrainingSetResponse\x12m\n\x14ListTrainingExamples\x12).sidejudge.v1.ListTrainingExamplesRequest\x1a*.sidejudge.v1.ListTrainingExamplesResponse\x12u\n\x16ImportTrainingExamples\x12+.sidejudge.v1.ImportTrainingExamplesRequest\x1a,.sidejudge.v1.ImportTrainingExamplesResponse(\x01\x12\x7f\n\x1aSynthesizeTrainingExamples\x12/.sidejudge.v1.SynthesizeTrainingExamplesRequest\x1a\x30.sidejudge.v1.SynthesizeTrainingExamplesResponse\x12u\n\x16\x45xportTrainingExamples\x12+.sidejudge.v1.ExportTrainingExamplesRequest\x1a,.sidejudge.v1.ExportTrainingExamplesResponse0\x01\x42g\n\x10\x64\x65v.sidejudge.v1P\x01ZBgithub.com/sidejudge/sidejudge/clients/go/sidejudge/v1;sidejudgev1\xaa\x02\x0cSidejudge.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#sidejudge/v1/feedback_service.proto\x12\x0csidejudge.v1\x1a\x17google/rpc/status.proto\x1a\x1bsidejudge/v1/feedback.proto\x1a!sidejudge/v1/review_service.proto\"U\n\x15RecordFeedbackRequest\x12(\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x01 \x01(\x0b\x32\x16.sidejudge.v1.Feedback\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"u\n\x16RecordFeedbackResponse\x12(\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x01 \x01(\x0b\x32\x16.sidejudge.v1.Feedback\x12\x31\n\rclaim_outcome\x18\x02 \x01(\x0e\x32\x1a.sidejudge.v1.ClaimOutcome\"Z\n\x1a\x42\x61tchRecordFeedbackRequest\x12(\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x01 \x03(\x0b\x32\x16.sidejudge.v1.Feedback\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\xab\x01\n\x1b\x42\x61tchRecordFeedbackResponse\x12\x16\n\x0erecorded_count\x18\x01 \x01(\x05\x12\r\n\x05names\x18\x02 \x03(\t\x12,\n\x06\x65rrors\x18\x03 \x03(\x0b\x32\x1c.sidejudge.v1.BatchItemError\x12\x37\n\x0e\x63laim_outcomes\x18\x04 \x03(\x0b\x32\x1f.sidejudge.v1.BatchClaimOutcome\"O\n\x11\x42\x61tchClaimOutcome\x12\r\n\x05index\x18\x01 \x01(\x05\x12+\n\x07outcome\x18\x02 \x01(\x0e\x32\x1a.sidejudge.v1.ClaimOutcome\"C\n\x0e\x42\x61tchItemError\x12\r\n\x05index\x18\x01 \x01(\x05\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"\x9e\x01\n\x13ListFeedbackRequest\x12\r\n\x05judge\x18\x01 \x01(\t\x12\x12\n\nevaluation\x18\x02 \x01(\t\x12-\n\x06source\x18\x03 \x01(\x0e\x32\x1d.sidejudge.v1.Feedback.Source\x12\x0e\n\x06\x61uthor\x18\x04 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"Y\n\x14ListFeedbackResponse\x12(\n\x08\x66\x65\x65\x64\x62\x61\x63k\x18\x01 \x03(\x0b\x32\x16.sidejudge.v1.Feedback\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x15GetTrainingSetRequest\x12\r\n\x05judge\x18\x01 \x01(\t\"I\n\x16GetTrainingSetResponse\x12/\n\x0ctraining_set\x18\x01 \x01(\x0b\x32\x19.sidejudge.v1.TrainingSet\"\x9e\x01\n\x1bListTrainingExamplesRequest\x12\r\n\x05judge\x18\x01 \x01(\t\x12\x32\n\x05split\x18\x02 \x01(\x0e\x32#.sidejudge.v1.TrainingExample.Split\x12\x15\n\rshow_rejected\x18\x03 \x01(\x08\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"q\n\x1cListTrainingExamplesResponse\x12\x38\n\x11training_examples\x18\x01 \x03(\x0b\x32\x1d.sidejudge.v1.TrainingExample\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"h\n\x1dImportTrainingExamplesRequest\x12\r\n\x05judge\x18\x01 \x01(\t\x12\x38\n\x11training_examples\x18\x02 \x03(\x0b\x32\x1d.sidejudge.v1.TrainingExample\"\xb2\x01\n\x1eImportTrainingExamplesResponse\x12\x16\n\x0eimported_count\x18\x01 \x01(\x05\x12\x16\n\x0erejected_count\x18\x02 \x01(\x05\x12/\n\x08rejected\x18\x03 \x03(\x0b\x32\x1d.sidejudge.v1.RejectedExample\x12/\n\x0ctraining_set\x18\x04 \x01(\x0b\x32\x19.sidejudge.v1.TrainingSet\"l\n\x0fRejectedExample\x12\r\n\x05index\x18\x01 \x01(\x03\x12:\n\trejection\x18\x02 \x01(\x0e\x32\'.sidejudge.v1.TrainingExample.Rejection\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"o\n!SynthesizeTrainingExamplesRequest\x12\r\n\x05judge\x18\x01 \x01(\t\x12\x11\n\tmax_count\x18\x02 \x01(\x05\x12\x14\n\x0cmax_lm_calls\x18\x03 \x01(\x05\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"\xec\x01\n\"SynthesizeTrainingExamplesResponse\x12\x15\n\rcreated_count\x18\x01 \x01(\x05\x12\r\n\x05names\x18\x02 \x03(\t\x12/\n\x08rejected\x18\x03 \x03(\x0b\x32\x1d.sidejudge.v1.RejectedExample\x12\x18\n\x10unreadable_count\x18\x04 \x01(\x05\x12\x10\n\x08lm_calls\x18\x05 \x01(\x05\x12\x12\n\nstopped_by\x18\x06 \x01(\t\x12/\n\x0ctraining_set\x18\x07 \x01(\x0b\x32\x19.sidejudge.v1.TrainingSet\"^\n\x1d\x45xportTrainingExamplesRequest\x12\r\n\x05judge\x18\x01 \x01(\t\x12\x18\n\x10include_rejected\x18\x02 \x01(\x08\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\"p\n\x1e\x45xportTrainingExamplesResponse\x12\x38\n\x11training_examples\x18\x01 \x03(\x0b\x32\x1d.sidejudge.v1.TrainingExample\x12\x14\n\x0cresume_token\x18\x02 \x01(\t2\xec\x06\n\x0f\x46\x65\x65\x64\x62\x61\x63kService\x12[\n\x0eRecordFeedback\x12#.sidejudge.v1.RecordFeedbackRequest\x1a$.sidejudge.v1.RecordFeedbackResponse\x12j\n\x13\x42\x61tchRecordFeedback\x12(.sidejudge.v1.BatchRecordFeedbackRequest\x1a).sidejudge.v1.BatchRecordFeedbackResponse\x12U\n\x0cListFeedback\x12!.sidejudge.v1.ListFeedbackRequest\x1a\".sidejudge.v1.ListFeedbackResponse\x12[\n\x0eGetTrainingSet\x12#.sidejudge.v1.GetTrainingSetRequest\x1a$.sidejudge.v1.GetTrainingSetResponse\x12m\n\x14ListTrainingExamples\x12).sidejudge.v1.ListTrainingExamplesRequest\x1a*.sidejudge.v1.ListTrainingExamplesResponse\x12u\n\x16ImportTrainingExamples\x12+.sidejudge.v1.ImportTrainingExamplesRequest\x1a,.sidejudge.v1.ImportTrainingExamplesResponse(\x01\x12\x7f\n\x1aSynthesizeTrainingExamples\x12/.sidejudge.v1.SynthesizeTrainingExamplesRequest\x1a\x30.sidejudge.v1.SynthesizeTrainingExamplesResponse\x12u\n\x16\x45xportTrainingExamples\x12+.sidejudge.v1.ExportTrainingExamplesRequest\x1a,.sidejudge.v1.ExportTrainingExamplesResponse0\x01\x42g\n\x10\x64\x65v.sidejudge.v1P\x01ZBgithub.com/sidejudge/sidejudge/clients/go/sidejudge/v1;sidejudgev1\xaa\x02\x0cSidejudge.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,36 +41,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDFEEDBACKRESPONSE']._serialized_end=346
   _globals['_BATCHRECORDFEEDBACKREQUEST']._serialized_start=348
   _globals['_BATCHRECORDFEEDBACKREQUEST']._serialized_end=438
-  _globals['_BATCHRECORDFEEDBACKRESPONSE']._serialized_start=440
-  _globals['_BATCHRECORDFEEDBACKRESPONSE']._serialized_end=554
-  _globals['_BATCHITEMERROR']._serialized_start=556
-  _globals['_BATCHITEMERROR']._serialized_end=623
-  _globals['_LISTFEEDBACKREQUEST']._serialized_start=626
-  _globals['_LISTFEEDBACKREQUEST']._serialized_end=784
-  _globals['_LISTFEEDBACKRESPONSE']._serialized_start=786
-  _globals['_LISTFEEDBACKRESPONSE']._serialized_end=875
-  _globals['_GETTRAININGSETREQUEST']._serialized_start=877
-  _globals['_GETTRAININGSETREQUEST']._serialized_end=915
-  _globals['_GETTRAININGSETRESPONSE']._serialized_start=917
-  _globals['_GETTRAININGSETRESPONSE']._serialized_end=990
-  _globals['_LISTTRAININGEXAMPLESREQUEST']._serialized_start=993
-  _globals['_LISTTRAININGEXAMPLESREQUEST']._serialized_end=1151
-  _globals['_LISTTRAININGEXAMPLESRESPONSE']._serialized_start=1153
-  _globals['_LISTTRAININGEXAMPLESRESPONSE']._serialized_end=1266
-  _globals['_IMPORTTRAININGEXAMPLESREQUEST']._serialized_start=1268
-  _globals['_IMPORTTRAININGEXAMPLESREQUEST']._serialized_end=1372
-  _globals['_IMPORTTRAININGEXAMPLESRESPONSE']._serialized_start=1375
-  _globals['_IMPORTTRAININGEXAMPLESRESPONSE']._serialized_end=1553
-  _globals['_REJECTEDEXAMPLE']._serialized_start=1555
-  _globals['_REJECTEDEXAMPLE']._serialized_end=1663
-  _globals['_SYNTHESIZETRAININGEXAMPLESREQUEST']._serialized_start=1665
-  _globals['_SYNTHESIZETRAININGEXAMPLESREQUEST']._serialized_end=1776
-  _globals['_SYNTHESIZETRAININGEXAMPLESRESPONSE']._serialized_start=1779
-  _globals['_SYNTHESIZETRAININGEXAMPLESRESPONSE']._serialized_end=2015
-  _globals['_EXPORTTRAININGEXAMPLESREQUEST']._serialized_start=2017
-  _globals['_EXPORTTRAININGEXAMPLESREQUEST']._serialized_end=2111
-  _globals['_EXPORTTRAININGEXAMPLESRESPONSE']._serialized_start=2113
-  _globals['_EXPORTTRAININGEXAMPLESRESPONSE']._serialized_end=2225
-  _globals['_FEEDBACKSERVICE']._serialized_start=2228
-  _globals['_FEEDBACKSERVICE']._serialized_end=3104
+  _globals['_BATCHRECORDFEEDBACKRESPONSE']._serialized_start=441
+  _globals['_BATCHRECORDFEEDBACKRESPONSE']._serialized_end=612
+  _globals['_BATCHCLAIMOUTCOME']._serialized_start=614
+  _globals['_BATCHCLAIMOUTCOME']._serialized_end=693
+  _globals['_BATCHITEMERROR']._serialized_start=695
+  _globals['_BATCHITEMERROR']._serialized_end=762
+  _globals['_LISTFEEDBACKREQUEST']._serialized_start=765
+  _globals['_LISTFEEDBACKREQUEST']._serialized_end=923
+  _globals['_LISTFEEDBACKRESPONSE']._serialized_start=925
+  _globals['_LISTFEEDBACKRESPONSE']._serialized_end=1014
+  _globals['_GETTRAININGSETREQUEST']._serialized_start=1016
+  _globals['_GETTRAININGSETREQUEST']._serialized_end=1054
+  _globals['_GETTRAININGSETRESPONSE']._serialized_start=1056
+  _globals['_GETTRAININGSETRESPONSE']._serialized_end=1129
+  _globals['_LISTTRAININGEXAMPLESREQUEST']._serialized_start=1132
+  _globals['_LISTTRAININGEXAMPLESREQUEST']._serialized_end=1290
+  _globals['_LISTTRAININGEXAMPLESRESPONSE']._serialized_start=1292
+  _globals['_LISTTRAININGEXAMPLESRESPONSE']._serialized_end=1405
+  _globals['_IMPORTTRAININGEXAMPLESREQUEST']._serialized_start=1407
+  _globals['_IMPORTTRAININGEXAMPLESREQUEST']._serialized_end=1511
+  _globals['_IMPORTTRAININGEXAMPLESRESPONSE']._serialized_start=1514
+  _globals['_IMPORTTRAININGEXAMPLESRESPONSE']._serialized_end=1692
+  _globals['_REJECTEDEXAMPLE']._serialized_start=1694
+  _globals['_REJECTEDEXAMPLE']._serialized_end=1802
+  _globals['_SYNTHESIZETRAININGEXAMPLESREQUEST']._serialized_start=1804
+  _globals['_SYNTHESIZETRAININGEXAMPLESREQUEST']._serialized_end=1915
+  _globals['_SYNTHESIZETRAININGEXAMPLESRESPONSE']._serialized_start=1918
+  _globals['_SYNTHESIZETRAININGEXAMPLESRESPONSE']._serialized_end=2154
+  _globals['_EXPORTTRAININGEXAMPLESREQUEST']._serialized_start=2156
+  _globals['_EXPORTTRAININGEXAMPLESREQUEST']._serialized_end=2250
+  _globals['_EXPORTTRAININGEXAMPLESRESPONSE']._serialized_start=2252
+  _globals['_EXPORTTRAININGEXAMPLESRESPONSE']._serialized_end=2364
+  _globals['_FEEDBACKSERVICE']._serialized_start=2367
+  _globals['_FEEDBACKSERVICE']._serialized_end=3243
 # @@protoc_insertion_point(module_scope)

@@ -116,6 +116,7 @@ class BatchRecordFeedbackResponse(_message.Message):
     RECORDED_COUNT_FIELD_NUMBER: _builtins.int
     NAMES_FIELD_NUMBER: _builtins.int
     ERRORS_FIELD_NUMBER: _builtins.int
+    CLAIM_OUTCOMES_FIELD_NUMBER: _builtins.int
     recorded_count: _builtins.int
     """How many were recorded."""
     @_builtins.property
@@ -126,20 +127,51 @@ class BatchRecordFeedbackResponse(_message.Message):
     def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchItemError]:
         """Items that were not recorded."""
 
+    @_builtins.property
+    def claim_outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchClaimOutcome]:
+        """What became of the authors' claims, of recorded items whose evaluation is in the review queue and claimed."""
+
     def __init__(
         self,
         *,
         recorded_count: _builtins.int = ...,
         names: _abc.Iterable[_builtins.str] | None = ...,
         errors: _abc.Iterable[Global___BatchItemError] | None = ...,
+        claim_outcomes: _abc.Iterable[Global___BatchClaimOutcome] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["errors", b"errors", "names", b"names", "recorded_count", b"recorded_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claim_outcomes", b"claim_outcomes", "errors", b"errors", "names", b"names", "recorded_count", b"recorded_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BatchRecordFeedbackResponse: _TypeAlias = BatchRecordFeedbackResponse  # noqa: Y015
+
+@_typing.final
+class BatchClaimOutcome(_message.Message):
+    """What an item of a batch meant for a claim."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Index of the item in the request."""
+    outcome: _review_service_pb2.ClaimOutcome.ValueType
+    """What became of it."""
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        outcome: _review_service_pb2.ClaimOutcome.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchClaimOutcome: _TypeAlias = BatchClaimOutcome  # noqa: Y015
 
 @_typing.final
 class BatchItemError(_message.Message):
