@@ -18,7 +18,7 @@ import structlog
 from sidejudge_server import __version__
 from sidejudge_server.analytics.day_sums import DaySums
 from sidejudge_server.api.address import listen_address
-from sidejudge_server.api.server import DomainServices, GrpcServer
+from sidejudge_server.api.server import SERVICES, DomainServices, GrpcServer
 from sidejudge_server.config import LMSettings, Settings
 from sidejudge_server.errors import LMError
 from sidejudge_server.experiments.experimenting import Experimenting
@@ -94,6 +94,8 @@ class Application:
         self._warm_up: asyncio.Task[None] | None = None
         self.address = ""
         """Where clients connect to, once it has started."""
+        self.http_address = ""
+        """Where JSON over HTTP is served, once it has started; "" for nowhere."""
 
     async def start(self) -> None:
         """Open everything and serve; on failure nothing stays open.
@@ -106,12 +108,26 @@ class Application:
             parts = await self._open()
             self._server = GrpcServer(self._settings, parts.services)
             self.address = await self._server.start()
+            await self._start_http()
         except BaseException:
+            if self._server is not None:
+                await self._server.stop(0)
             await self._cleanup.aclose()
             raise
         if isinstance(parts.client, EmbeddedClient):
             self._warm_up = asyncio.create_task(_warm_up(parts.client))
             self._cleanup.push_async_callback(_end, self._warm_up)
+
+    async def _start_http(self) -> None:
+        """Serve JSON over HTTP too, if that is configured."""
+        if self._settings.server.http_address is None:
+            return
+        # Its imports take 3 MB, which most sidecars save.
+        from sidejudge_server.api.http_json import HttpGateway
+
+        gateway = HttpGateway(self._settings, SERVICES, grpc_address=self.address)
+        self._cleanup.push_async_callback(gateway.stop)
+        self.http_address = await gateway.start()
 
     async def stop(self, *, drain_s: float | None = None) -> None:
         """Refuse new calls, let running ones end, and close everything.
@@ -326,7 +342,7 @@ async def serve(settings: Settings, *, ready_file: Path | None = None) -> int:
         return 1
     # Modules and services stay to the end: not to be looked at in every full collection.
     gc.freeze()
-    _announce(application.address, settings, ready_file)
+    _announce(application, settings, ready_file)
     await stop_asked.wait()
     _log.info("stopping", drain_s=settings.server.drain_s)
     await application.stop()
@@ -351,15 +367,20 @@ def _stop_signals() -> asyncio.Event:
     return asked
 
 
-def _announce(address: str, settings: Settings, ready_file: Path | None) -> None:
+def _announce(
+    application: Application, settings: Settings, ready_file: Path | None
+) -> None:
+    addresses = {"address": application.address}
+    if application.http_address:
+        addresses["http_address"] = application.http_address
     _log.info(
         "listening",
-        address=address,
+        **addresses,
         version=__version__,
         database=str(settings.storage.path),
         model=settings.task_lm.model,
     )
-    line = json.dumps({"event": "listening", "address": address, "pid": os.getpid()})
+    line = json.dumps({"event": "listening", **addresses, "pid": os.getpid()})
     if ready_file is not None:
         ready_file.write_text(f"{line}\n", encoding="utf-8")
     with suppress(OSError):  # nobody may be reading

@@ -82,6 +82,9 @@ class ServerSettings:
     address: str = "127.0.0.1:50510"
     """``host:port`` (port 0 takes a free one) or ``unix:/path``. Loopback unless you say otherwise."""
 
+    http_address: str | None = None
+    """Where the same services are served as JSON over HTTP, in the form of ``address``; None for nowhere."""
+
     max_message_bytes: int = 16 * 1024 * 1024
     """Largest request or answer."""
 
@@ -213,6 +216,7 @@ def default_model_dir(environment: Mapping[str, str]) -> Path:
 # name in the environment -> (section, field); TOML uses [section] field = value.
 _VARIABLES: dict[str, tuple[str, str]] = {
     "SIDEJUDGE_ADDRESS": ("server", "address"),
+    "SIDEJUDGE_HTTP_ADDRESS": ("server", "http_address"),
     "SIDEJUDGE_MAX_MESSAGE_BYTES": ("server", "max_message_bytes"),
     "SIDEJUDGE_MAX_TEXT_CHARS": ("server", "max_text_chars"),
     "SIDEJUDGE_DEFAULT_DEADLINE_S": ("server", "default_deadline_s"),

@@ -28,6 +28,7 @@ class ListenAddress:
     host: str = ""
     port: int = 0
     path: Path | None = None
+    setting: str = "server.address"
 
     def with_port(self, port: int) -> str:
         """Return the address that clients connect to, given the port that was bound."""
@@ -37,8 +38,8 @@ class ListenAddress:
         return f"{host}:{port}"
 
 
-def listen_address(text: str) -> ListenAddress:
-    """Check an address.
+def listen_address(text: str, *, setting: str = "server.address") -> ListenAddress:
+    """Check an address that a setting names.
 
     Raises:
         ConfigError: It is malformed, or others than this machine could connect to it.
@@ -48,21 +49,24 @@ def listen_address(text: str) -> ListenAddress:
         if path.startswith("///"):
             path = path[2:]
         if not path.strip("/"):
-            raise _wrong(text, "has no path; use unix:/path/to/socket")
-        return ListenAddress(text=f"{_UNIX_PREFIX}{path}", path=Path(path))
+            raise _wrong(text, "has no path; use unix:/path/to/socket", setting)
+        return ListenAddress(
+            text=f"{_UNIX_PREFIX}{path}", path=Path(path), setting=setting
+        )
     host, separator, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not separator or not port.isascii() or not port.isdecimal():
-        raise _wrong(text, "must have the form host:port or unix:/path")
+        raise _wrong(text, "must have the form host:port or unix:/path", setting)
     if int(port) > 65535:  # noqa: PLR2004 - the largest port there is
-        raise _wrong(text, "has a port over 65535")
+        raise _wrong(text, "has a port over 65535", setting)
     if not _is_loopback(host):
         raise _wrong(
             text,
             "could be reached from other machines, and there is no encryption or "
             "authentication yet; use 127.0.0.1:PORT, [::1]:PORT or unix:/path",
+            setting,
         )
-    return ListenAddress(text=text, host=host, port=int(port))
+    return ListenAddress(text=text, host=host, port=int(port), setting=setting)
 
 
 @contextmanager
@@ -90,14 +94,18 @@ def _remove_stale(address: ListenAddress) -> None:
     if path is None or not path.exists():
         return
     if not stat.S_ISSOCK(path.stat().st_mode):
-        raise _wrong(address.text, "exists and is no socket; choose another path")
+        raise _wrong(
+            address.text,
+            "exists and is no socket; choose another path",
+            address.setting,
+        )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(str(path))
         except OSError:
             path.unlink(missing_ok=True)
             return
-    raise _wrong(address.text, "is in use by another server")
+    raise _wrong(address.text, "is in use by another server", address.setting)
 
 
 def _is_loopback(host: str) -> bool:
@@ -109,5 +117,5 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _wrong(text: str, problem: str) -> ConfigError:
-    return ConfigError([f"server.address = {text!r} {problem}"])
+def _wrong(text: str, problem: str, setting: str) -> ConfigError:
+    return ConfigError([f"{setting} = {text!r} {problem}"])

@@ -74,7 +74,7 @@ from sidejudge_server.training.synthesis import Synthesizer
 from sidejudge_server.trust.reliabilities import Reliabilities
 from sidejudge_storage import Storage
 
-__all__ = ["DomainServices", "GrpcServer"]
+__all__ = ["SERVICES", "DomainServices", "GrpcServer"]
 
 SERVICES: Final = tuple(
     module.DESCRIPTOR.services_by_name[name].full_name
