@@ -26,11 +26,11 @@ lock: setup ## Rewrite requirements/ from pyproject.toml
 	$(BIN)/uv pip compile -q pyproject.toml --extra server --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 -o requirements/server.txt
 	$(BIN)/uv pip compile -q pyproject.toml --extra server --extra local --group dev --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 -o requirements/dev.txt
 
-generate: setup ## Rewrite the generated Python code and docs/api.md from protos/
+generate: setup ## Rewrite the generated Python code and the reference from protos/
 	mkdir -p build
 	rm -rf $(GEN)
 	$(call protoc,clients/python)
-	$(call reference,docs/api.md)
+	$(call reference,docs/api.md,docs/openapi.json)
 
 # $(1): the folder that gets sidejudge/v1
 define protoc
@@ -40,17 +40,18 @@ PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos \
 printf '"""Generated from protos/sidejudge/v1; do not edit, run `make generate`."""\n' > $(1)/sidejudge/v1/__init__.py
 endef
 
-# $(1): the file that gets the reference of the API
+# $(1): the file that gets the reference of the API, $(2): the one that gets the OpenAPI document
 define reference
 $(BIN)/python -m grpc_tools.protoc -Iprotos --include_source_info --descriptor_set_out=build/api.binpb $(PROTOS)
 $(BIN)/python protos/reference.py build/api.binpb > $(1)
+$(BIN)/python protos/openapi.py build/api.binpb > $(2)
 endef
 
 check-generated: setup ## Fail if the generated code is not what protos/ gives
 	rm -rf build/generated
 	$(call protoc,build/generated)
-	$(call reference,build/generated/api.md)
-	diff build/generated/api.md docs/api.md || { echo "docs/api.md drifted: run 'make generate' and commit"; exit 1; }
+	$(call reference,build/generated/api.md,build/generated/openapi.json)
+	diff build/generated/api.md docs/api.md && diff build/generated/openapi.json docs/openapi.json || { echo "the reference drifted: run 'make generate' and commit"; exit 1; }
 	diff -r -x __pycache__ build/generated/sidejudge/v1 $(GEN) || { echo "generated code drifted: run 'make generate' and commit"; exit 1; }
 
 lint: setup ## buf, ruff, mypy, import-linter
