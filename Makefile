@@ -47,6 +47,21 @@ $(BIN)/python protos/reference.py build/api.binpb > $(1)
 $(BIN)/python protos/openapi.py build/api.binpb > $(2)
 endef
 
+GO_PLUGINS := build/go-bin
+
+$(GO_PLUGINS): clients/go/plugins.txt
+	mkdir -p $@
+	while read -r plugin; do GOBIN="$(CURDIR)/$@" go install "$$plugin"; done < $<
+	touch $@
+
+generate-go: setup $(GO_PLUGINS) ## Rewrite the generated Go code
+	rm -rf clients/go/sidejudge/v1
+	PATH="$(CURDIR)/$(GO_PLUGINS):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos --go_out=clients/go --go_opt=paths=source_relative \
+		--go-grpc_out=clients/go --go-grpc_opt=paths=source_relative $(PROTOS)
+
+test-go: setup ## The Go client against a real sidecar; needs Go 1.24 or newer
+	$(BIN)/python -m pytest tests/clients/test_go.py $(PYTEST_ARGS)
+
 check-generated: setup ## Fail if the generated code is not what protos/ gives
 	rm -rf build/generated
 	$(call protoc,build/generated)
@@ -103,4 +118,4 @@ audit: setup ## Known vulnerabilities in the locked dependencies
 clean: ## Remove what make made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup lock generate check-generated lint format pytest test test-duckdb-1.5 demo bench bench-analytics bench-experiments bench-trust bench-judges bench-optimizers audit clean
+.PHONY: help setup lock generate generate-go test-go check-generated lint format pytest test test-duckdb-1.5 demo bench bench-analytics bench-experiments bench-trust bench-judges bench-optimizers audit clean

@@ -44,6 +44,8 @@ _SERVICES: Final = (
     "Optimization",
     "Experiment",
     "Monitoring",
+    "Trust",
+    "Jury",
     "Review",
     "Analytics",
     "Server",

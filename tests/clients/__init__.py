@@ -1,0 +1,1 @@
+"""Tests of clients in other languages, against a real sidecar."""

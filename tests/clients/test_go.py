@@ -1,0 +1,86 @@
+"""The Go client: its own tests, run against a sidecar with the stand-in."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import sidejudge
+from tests.stand_in import running_stand_in
+from tests.support.server import server_process
+from tests.support.training import teachable_judge
+
+CLIENT = Path(__file__).parents[2] / "clients" / "go"
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("go") is None, reason="Go is not installed here"
+)
+
+
+def go(*arguments, **environment):
+    return subprocess.run(  # noqa: S603 - arguments are ours
+        ["go", *arguments],  # noqa: S607 - the one of the machine
+        cwd=CLIENT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_its_own_tests_pass(tmp_path):
+    fetched = go("mod", "download")
+    if fetched.returncode:
+        pytest.skip(f"its modules cannot be fetched here: {fetched.stderr[-300:]}")
+    with (
+        running_stand_in() as lm,
+        server_process(tmp_path, lm_base_url=lm.base_url) as server,
+        sidejudge.connect(server.address) as client,
+    ):
+        judge = teachable_judge(client, "teachable")
+        ran = go(
+            "test",
+            "-count=1",
+            "-v",
+            "./...",
+            SIDEJUDGE_TEST_ADDRESS=server.address,
+            SIDEJUDGE_TEST_JUDGE=judge,
+        )
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-2000:]
+    assert ran.stdout.count("--- PASS") == 9
+    assert "--- SKIP" not in ran.stdout
+
+
+def test_it_is_formatted_and_vetted():
+    fetched = go("mod", "download")
+    if fetched.returncode:
+        pytest.skip(f"its modules cannot be fetched here: {fetched.stderr[-300:]}")
+    unformatted = subprocess.run(
+        ["gofmt", "-l", "."],  # noqa: S607 - the one of the machine
+        cwd=CLIENT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert not unformatted
+    vetted = go("vet", "./...")
+    assert vetted.returncode == 0, vetted.stderr
+
+
+def test_the_generated_code_is_of_these_protos():
+    """A new method or message must be in the Go code too; `make generate-go` writes it."""
+    code = "".join(
+        path.read_text(encoding="utf-8")
+        for path in (CLIENT / "sidejudge" / "v1").glob("*.go")
+    )
+    for path in (CLIENT.parents[1] / "protos" / "sidejudge" / "v1").glob("*.proto"):
+        text = path.read_text(encoding="utf-8")
+        for name in re.findall(r"^message (\w+)", text, re.MULTILINE):
+            assert f"type {name} struct" in code
+        for name in re.findall(r"^  rpc (\w+)\(", text, re.MULTILINE):
+            assert f") {name}(ctx context.Context" in code
