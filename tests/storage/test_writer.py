@@ -6,9 +6,11 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -84,6 +86,18 @@ def test_a_flush_after_a_crowded_one_waits_while_more_comes(
             while storage._writer._jobs.qsize() == before:
                 os.sched_yield()
 
+    held, begun = threading.Event(), threading.Event()
+    commit = storage._writer._commit
+
+    def commit_when_a_crowd_waits(units: list[Any]) -> Any:
+        if held.is_set():
+            held.clear()
+            begun.set()
+            while storage._writer._jobs.qsize() < 64:
+                os.sched_yield()
+        return commit(units)
+
+    monkeypatch.setattr(storage._writer, "_commit", commit_when_a_crowd_waits)
     monkeypatch.setattr(writer_module.time, "sleep", pause)
     monkeypatch.setattr(writer_module, "_LONGEST_GATHER_S", 60.0)
 
@@ -91,8 +105,13 @@ def test_a_flush_after_a_crowded_one_waits_while_more_comes(
         commits = [storage._database.last_commit]
         await storage.write(samples.evaluation())
         commits.append(storage._database.last_commit)
-        # The first of them may be flushed before the others are there.
-        await asyncio.gather(*(storage.write(samples.evaluation()) for _ in range(64)))
+        # All of them wait while one is committed, so that they make one flush.
+        held.set()
+        first = asyncio.create_task(storage.write(samples.evaluation()))
+        await asyncio.to_thread(begun.wait)
+        await asyncio.gather(
+            first, *(storage.write(samples.evaluation()) for _ in range(64))
+        )
         assert not pauses
         commits.append(storage._database.last_commit)
         await storage.write(samples.evaluation())
