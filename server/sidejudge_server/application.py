@@ -122,7 +122,7 @@ class Application:
         """Serve JSON over HTTP too, if that is configured."""
         if self._settings.server.http_address is None:
             return
-        # Its imports take 3 MB, which most sidecars save.
+        # Its imports take 11 MiB, which most sidecars save.
         from sidejudge_server.api.http_json import HttpGateway
 
         gateway = HttpGateway(self._settings, SERVICES, grpc_address=self.address)
